@@ -1,0 +1,61 @@
+"""Execute notebooks on fresh kernels and write them back with normalised outputs.
+
+usage: python tools/execute_notebooks.py [NOTEBOOK ...]    (default: all of notebooks/)
+Executed twice, a notebook comes out the same to the byte. If a cell fails, the
+notebook on disk stays as it was.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from tqdm import tqdm
+
+VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+def normalise(notebook):
+    """Drop what differs between two runs of the same notebook; return it."""
+    # Widget state without its view, or a view without its state, shows an error; the
+    # text that stands beside the view remains.
+    notebook.metadata = {
+        "kernelspec": {
+            "display_name": "Python 3",
+            "language": "python",
+            "name": "python3",
+        },
+        "language_info": {"name": "python"},
+    }
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{number:02d}"
+        tags = cell.metadata.get("tags")
+        cell.metadata = {"tags": tags} if tags else {}
+        for output in cell.get("outputs", []):
+            output.get("data", {}).pop(VIEW, None)
+    return notebook
+
+
+def execute(path):
+    """Execute the notebook in its own folder and replace the file at once, or not at all."""
+    notebook = nbformat.read(path, as_version=4)
+    client = NotebookClient(
+        notebook,
+        timeout=1800,
+        kernel_name="python3",
+        record_timing=False,
+        coalesce_streams=True,
+        resources={"metadata": {"path": str(path.parent)}},
+    )
+    client.execute()
+    temporary = path.with_suffix(".tmp")
+    nbformat.write(normalise(notebook), temporary)
+    os.replace(temporary, path)
+
+
+if __name__ == "__main__":
+    folder = Path(__file__).resolve().parent.parent / "notebooks"
+    chosen = [Path(name).resolve() for name in sys.argv[1:]]
+    for path in tqdm(chosen or sorted(folder.glob("*.ipynb"))):
+        execute(path)
