@@ -371,8 +371,8 @@ def range_percentile(x, bits=8, percent=99.9):
 def histogram(x, bins=2048):
     """Return (counts, centers) of the values of x that are not 0, in equal bins.
 
-    float64 [bins] each, over [min(x, 0), max(x, 0)]. Zeros are left out because the grid
-    holds them exactly, whatever the range. Taught in notebook 03.
+    float64 [bins] each, over [min(x, 0), max(x, 0)]. Zeros are left out because the
+    grid holds them exactly, whatever the range. Taught in notebook 03.
     """
     low, high = range_minmax(x)
     limits = (min(low, 0.0), max(high, 0.0))

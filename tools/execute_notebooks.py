@@ -38,7 +38,7 @@ def normalise(notebook):
 
 
 def execute(path):
-    """Execute the notebook in its own folder and replace the file at once, or not at all."""
+    """Execute the notebook in its own folder, then replace the file in one step."""
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
         notebook,
