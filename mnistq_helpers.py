@@ -208,9 +208,9 @@ def calc_scale_zero_point(min_val, max_val, bits=8, signed=False, symmetric=Fals
         scale = max(-low, high) / max(qmax - middle, 0.5)
     else:
         scale = (high - low) / (qmax - qmin)
-    # A subnormal float32 scale would lose digits, and 0 cannot be divided by.
-    if scale < torch.finfo(torch.float32).tiny:
+    if scale == 0:
         return 1.0, middle if symmetric else qmin
+    scale = max(scale, torch.finfo(torch.float32).tiny)  # below it float32 loses digits
     zero_point = middle if symmetric else round(qmin - low / scale)
     return scale, min(max(zero_point, qmin), qmax)
 
@@ -351,8 +351,9 @@ def range_ema(x, bits=8, decay=0.9, batch=50):
     x: (N, ...), taken in batches in its order; the first batch starts the average.
     bits is not used. Source: Jacob et al. 2017, section 3.1. Taught in notebook 03.
     """
-    low, high = range_minmax(x[:batch])
-    for part in x[batch:].split(batch):
+    first, *rest = x.split(batch)
+    low, high = range_minmax(first)
+    for part in rest:
         low = decay * low + (1 - decay) * float(part.min())
         high = decay * high + (1 - decay) * float(part.max())
     return low, high
