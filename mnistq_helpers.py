@@ -603,6 +603,7 @@ class QuantizedNet:
             for name, following in zip(LAYERS, (*LAYERS[1:], "output"), strict=True):
                 layer = self.layers[name]
                 codes[following] = layer.requantize(layer.accumulate(codes[name]))
+            codes["fc1"] = codes["fc1"].flatten(1)
             parts.append(codes)
         return {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
 
