@@ -2,9 +2,11 @@
 
 usage: python tools/execute_notebooks.py [NOTEBOOK ...]    (default: all of notebooks/)
 Executed twice, a notebook comes out the same to the byte. If a cell fails, the
-notebook on disk stays as it was.
+notebook on disk stays as it was. The picture of the cell tagged readme-picture goes to
+docs/accuracy.png too.
 """
 
+import base64
 import os
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ import nbformat
 from nbclient import NotebookClient
 from tqdm import tqdm
 
+ROOT = Path(__file__).resolve().parent.parent
 VIEW = "application/vnd.jupyter.widget-view+json"
 
 
@@ -52,10 +55,13 @@ def execute(path):
     temporary = path.with_suffix(".tmp")
     nbformat.write(normalise(notebook), temporary)
     os.replace(temporary, path)
+    for cell in notebook.cells:
+        if "readme-picture" in cell.metadata.get("tags", []):
+            picture = cell.outputs[0].data["image/png"]
+            (ROOT / "docs" / "accuracy.png").write_bytes(base64.b64decode(picture))
 
 
 if __name__ == "__main__":
-    folder = Path(__file__).resolve().parent.parent / "notebooks"
     chosen = [Path(name).resolve() for name in sys.argv[1:]]
-    for path in tqdm(chosen or sorted(folder.glob("*.ipynb"))):
+    for path in tqdm(chosen or sorted(ROOT.glob("notebooks/*.ipynb"))):
         execute(path)
