@@ -609,7 +609,7 @@ def int_matmul(a, b):
     terms = a.shape[1]
     if terms >= 2**17:
         raise ValueError(f"a sum of {terms} products may leave int32: split it.")
-    if int_mm_is_exact():
+    if terms > 1 and int_mm_is_exact():  # one term: it misreads a transposed b
         return torch._int_mm(a, b)
     carrier = torch.float32 if terms * 2**14 <= 2**24 else torch.float64
     return (a.to(carrier) @ b.to(carrier)).to(torch.int32)
@@ -766,7 +766,8 @@ def quantize_net(
     holds for the input too; the logits keep 8 bits unless "output" is named.
     requantize: "fixed", integers only, as LiteRT's reference kernels; "float", float32
     multiply and round half to even, as ONNX Runtime.
-    Raises ValueError for bits, ranges or a requantize it cannot use.
+    Raises ValueError for bits, ranges or a requantize it cannot use, and where an
+    accumulator could leave int32.
     Source: Jacob et al. 2017, sections 2.2 to 2.4; the article. Taught in notebook 04.
     """
     if requantize not in ("fixed", "float"):
@@ -789,9 +790,12 @@ def quantize_net(
         # float32, in this order, because that is what ONNX Runtime computes.
         acc_scale = in_scale * w_scale
         bias = torch.round(source.bias.detach().double() / acc_scale.double())
-        # A bias so large saturates, so that no accumulator leaves int32.
-        reach = w.tensor.flatten(1).abs().sum(1, dtype=torch.int64) * 256
-        bias = bias.clamp(reach - (2**31 - 1), 2**31 - 1 - reach).to(torch.int32)
+        largest = bias.abs() + w.tensor.flatten(1).abs().sum(1, dtype=torch.int64) * 256
+        if not float(largest.max()) < 2**31:
+            raise ValueError(
+                f"{name}'s accumulators could reach {float(largest.max()):.3g}, beyond "
+                f"int32: widen the range of {name}, {ranges[name]}."
+            )
         multiplier, m0, shift = acc_scale / out_scale, None, None
         if requantize == "fixed":
             # float64, because that is what LiteRT computes; below 2**-32 all is 0.
@@ -802,7 +806,7 @@ def quantize_net(
         layers[name] = QuantizedLayer(
             weight=w.tensor,
             weight_bits=weight_bits[name],
-            bias=bias,
+            bias=bias.to(torch.int32),
             in_zero_point=in_zero,
             multiplier=multiplier,
             m0=m0,
