@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections import namedtuple
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 from urllib.error import URLError
 
@@ -512,63 +513,178 @@ def quantize_weight(w, bits=8, per_channel=True):
     return QTensor(codes, scale, zero_point, axis)
 
 
+def quantize_multiplier(m):
+    """Return (m0, shift) with m0 * 2**-31 * 2**-shift nearest to m.
+
+    m0: int in [2**30, 2**31), so 31 significant bits; shift: int in [-30, 31], negative
+    for m >= 1. An m0 that rounds up to 2**31 is halved. Raises ValueError for m that is
+    not positive and finite, or lies outside [2**-32, 2**30).
+    Source: Jacob et al. 2017, equation 6. Taught in notebook 05.
+    """
+    m = float(m)
+    if not (math.isfinite(m) and m > 0):
+        raise ValueError(f"the multiplier {m} must be positive and finite.")
+    fraction, exponent = math.frexp(m)  # m = fraction * 2**exponent, fraction < 1
+    m0 = math.floor(fraction * 2**31 + 0.5)
+    if m0 == 2**31:
+        m0, exponent = 2**30, exponent + 1
+    if not -31 <= exponent <= 30:
+        raise ValueError(f"the multiplier {m} must be at least 2**-32, below 2**30.")
+    return m0, -exponent
+
+
+def high_multiply(a, b):
+    """Return (a * b + 2**30) >> 31: the upper half of 2ab, rounded, ties upwards.
+
+    a: int32 or int64 tensor within int32's range; b: the same, or an int. int64.
+    2**31 (both -2**31, the one product too large for int32) becomes 2**31 - 1.
+    Source: gemmlowp, SaturatingRoundingDoublingHighMul. Taught in notebook 05.
+    """
+    product = a.long() * b
+    return product.add_(2**30).bitwise_right_shift_(31).clamp_(max=2**31 - 1)
+
+
+def rounding_shift(x, shift):
+    """Return x / 2**shift rounded to the nearest integer, ties away from 0.
+
+    x: int64 tensor; shift: int from 0 to 31, or int64 tensor that broadcasts with x.
+    Source: gemmlowp, RoundingDivideByPOT. Taught in notebook 05.
+    """
+    shift = torch.as_tensor(shift)
+    down = torch.maximum(x >> 63, -shift)  # -1 for a negative x, if it is shifted
+    return down.add_(x).add_((1 << shift) >> 1).bitwise_right_shift_(shift)
+
+
+def multiply_by_quantized_multiplier(acc, m0, shift):
+    """Return acc * m0 * 2**-31 * 2**-shift in int32, with gemmlowp's two roundings.
+
+    acc: int32 tensor; m0, shift: quantize_multiplier's, or tensors that broadcast with
+    acc. Equals LiteRT's reference kernels. For a negative shift acc is first multiplied
+    by 2**-shift; what leaves int32 there, which they leave undefined, saturates.
+    Source: Jacob et al. 2017, section 2.2; gemmlowp. Taught in notebook 05.
+    """
+    if acc.dtype != torch.int32:
+        raise ValueError(f"the accumulators are {acc.dtype}: give int32.")
+    shift = torch.as_tensor(shift, dtype=torch.int64)
+    if bool((shift < 0).any()):
+        left = (-shift).clamp(min=0)
+        acc = (acc.long() << left).clamp_(-(2**31), 2**31 - 1)
+    high = high_multiply(acc, m0)
+    return rounding_shift(high, shift.clamp(min=0)).to(torch.int32)
+
+
+@cache
+def int_mm_is_exact():
+    """Return whether torch._int_mm is exact here: tried once, on full-range codes.
+
+    Without VNNI, x86 processors add pairs of products in 16 bits, which saturate.
+    Taught in notebook 05.
+    """
+    for n, k, m in ((1, 64, 1), (64, 64, 64), (20, 25, 300), (50, 501, 40)):
+        for step in (0, 1, 73):  # 0: the largest product everywhere
+            a = (127 - torch.arange(n * k) * step % 256).reshape(n, k).to(torch.int8)
+            b = (127 - torch.arange(k * m) * step % 251).reshape(k, m).to(torch.int8)
+            try:
+                found = torch._int_mm(a, b)
+            except (AttributeError, RuntimeError):  # it is not a public function
+                return False
+            if not torch.equal(found.long(), a.long() @ b.long()):
+                return False
+    return True
+
+
+def int_matmul(a, b):
+    """Return the int32 product a @ b, exact on every processor.
+
+    a: int8 [n, k]; b: int8 [k, m]. torch._int_mm where it is exact; elsewhere the codes
+    are carried in float32 if k * 2**14 <= 2**24, so that it holds every sum, and in
+    float64 if not. Raises ValueError for other types or shapes, or k >= 2**17, where
+    int32 could overflow. Taught in notebook 05.
+    """
+    if a.dtype != torch.int8 or b.dtype != torch.int8:
+        raise ValueError(f"the factors are {a.dtype} and {b.dtype}: give int8.")
+    if a.dim() != 2 or b.dim() != 2 or a.shape[1] != b.shape[0]:
+        shapes = f"{tuple(a.shape)} and {tuple(b.shape)}"
+        raise ValueError(f"the factors have shapes {shapes}: give [n, k] and [k, m].")
+    terms = a.shape[1]
+    if terms >= 2**17:
+        raise ValueError(f"a sum of {terms} products may leave int32: split it.")
+    if terms > 1 and int_mm_is_exact():  # one term: it misreads a transposed b
+        return torch._int_mm(a, b)
+    carrier = torch.float32 if terms * 2**14 <= 2**24 else torch.float64
+    return (a.to(carrier) @ b.to(carrier)).to(torch.int32)
+
+
 @dataclass(frozen=True)
 class QuantizedLayer:
     """What one layer needs at run time, all of it known before the first image.
 
     weight: int8 [out, ...]; bias: int32 [out], in units of in_scale * weight_scale;
-    multiplier: float32 [out], in_scale * weight_scale / out_scale; low..high: the codes
-    that may leave the layer; carrier: float type that holds its accumulators exactly.
-    Taught in notebook 04.
+    in_scale * weight_scale / out_scale as int32 m0 and shift [out] ("fixed"), or as
+    float32 multiplier [out] ("float"), the other being None; low..high: the codes that
+    may leave the layer. Activations are int8, code - 128, and have the batch last: so
+    all that is copied is contiguous. Taught in notebooks 04 and 05.
     """
 
     weight: torch.Tensor
     weight_bits: int
     bias: torch.Tensor
     in_zero_point: int
-    multiplier: torch.Tensor
+    multiplier: torch.Tensor | None
+    m0: torch.Tensor | None
+    shift: torch.Tensor | None
     out_scale: float
     out_zero_point: int
     low: int
     high: int
-    carrier: torch.dtype
     pool: bool
 
-    def accumulate(self, q):
-        """Return acc = sum(weight * (q - in_zero_point)) + bias, exact integers.
+    @cached_property
+    def folded_bias(self):
+        """bias - (in_zero_point - 128) * sum(weight), int32: the rest of equation 7."""
+        sums = self.weight.flatten(1).sum(1, dtype=torch.int32)
+        return self.bias - (self.in_zero_point - 128) * sums
 
-        q: codes [N, in, H, W] or [N, in]. acc: [N, out, ...] in carrier, after pooling,
+    def accumulate(self, a):
+        """Return acc = sum(weight * (q - in_zero_point)) + bias in int32.
+
+        a: int8 q - 128, [in, H, W, N] or [in, N]. acc: [out, ..., N], after pooling,
         which commutes with requantization because that is monotone.
-        Source: Jacob et al. 2017, equations 4 and 11. Taught in notebook 04.
+        Source: Jacob et al. 2017, equation 7. Taught in notebook 05.
         """
-        x = q.to(self.carrier) - self.in_zero_point
-        w, b = self.weight.to(self.carrier), self.bias.to(self.carrier)
-        if w.dim() == 4:  # channels last: pooling is 4 times as fast
-            acc = F.conv2d(x, w.to(memory_format=torch.channels_last), b)
-        else:
-            acc = F.linear(x.flatten(1), w, b)
-        return F.max_pool2d(acc, 2) if self.pool else acc
+        size = a.shape[1:]
+        if self.weight.dim() == 4:
+            k = self.weight.shape[2]
+            windows = a.unfold(1, k, 1).unfold(2, k, 1)  # (in, H, W, N, k, k), a view
+            size = windows.shape[1:4]
+            a = windows.permute(0, 4, 5, 1, 2, 3)
+        matrix = self.weight.flatten(1)  # (out, in * k * k)
+        acc = int_matmul(matrix, a.reshape(matrix.shape[1], -1))
+        if self.pool:
+            acc = acc.reshape(len(matrix), *size)
+            acc = torch.maximum(acc[:, 0::2], acc[:, 1::2])
+            acc = torch.maximum(acc[:, :, 0::2], acc[:, :, 1::2])
+        return acc.add_(_first_axis(self.folded_bias, acc))
 
     def requantize(self, acc):
-        """Return codes clamp(round(acc * multiplier) + out_zero_point, low, high).
+        """Return int8 clamp(round(acc * M) + out_zero_point, low, high) - 128.
 
-        Multiplies in float32 and rounds half to even, as ONNX Runtime and FBGEMM do.
-        Source: Jacob et al. 2017, equation 5. Taught in notebook 04.
+        "fixed": multiply_by_quantized_multiplier, as in LiteRT's reference kernels.
+        "float": multiplies in float32 and rounds half to even, as ONNX Runtime does.
+        Source: Jacob et al. 2017, equation 5. Taught in notebook 05.
         """
-        multiplier = self.multiplier.reshape(-1, *[1] * (acc.dim() - 2))
-        q = torch.round(acc.float() * multiplier) + self.out_zero_point
-        return q.clamp(self.low, self.high).to(torch.uint8)
+        if self.multiplier is None:
+            m0, shift = _first_axis(self.m0, acc), _first_axis(self.shift, acc)
+            q = multiply_by_quantized_multiplier(acc, m0, shift)
+        else:
+            q = (acc * _first_axis(self.multiplier, acc)).round_()
+        zero = self.out_zero_point  # added after the clamp, where nothing can overflow
+        q = q.clamp_(self.low - zero, self.high - zero).add_(zero - 128)
+        return q.to(torch.int8)
 
 
-def exact_carrier(weight, bias, in_zero_point, in_bits):
-    """Return torch.float32 if every accumulator stays below 2**24 in it, else float64.
-
-    Bound: max|q - in_zero_point| * sum|weight| + |bias|, at its largest over outputs;
-    below 2**24 float32 holds every integer. Taught in notebook 04.
-    """
-    reach = max(in_zero_point, 2**in_bits - 1 - in_zero_point)
-    sums = weight.flatten(1).abs().sum(1, dtype=torch.int64) * reach + bias.long().abs()
-    return torch.float32 if int(sums.max()) < 2**24 else torch.float64
+def _first_axis(values, acc):
+    return values.reshape(-1, *[1] * (acc.dim() - 1))
 
 
 class QuantizedNet:
@@ -588,42 +704,61 @@ class QuantizedNet:
     def __call__(self, images):
         last = self.layers["fc2"]
         grid = (last.out_scale, last.out_zero_point)
-        return dequantize_tensor(QTensor(self.codes(images)["output"], *grid))
+        _check_images(images)
+        codes = [dict(self._steps(batch))["output"] for batch in images.split(100)]
+        return dequantize_tensor(QTensor(_unsigned(torch.cat(codes, 1)), *grid))
 
     def codes(self, images):
         """Return {"conv1": uint8 codes entering conv1, ..., "output": logits' codes}.
 
+        Shapes as in the float network, batch first.
         Raises ValueError for images of another shape, empty or not finite.
         """
         _check_images(images)
-        grid = (self.in_bits, self.in_scale, self.in_zero_point)
-        parts = []
-        for batch in images.split(250):  # small enough for the processor's cache
-            codes = {"conv1": quantize_tensor(batch, *grid).tensor}
-            for name, following in zip(LAYERS, (*LAYERS[1:], "output"), strict=True):
-                layer = self.layers[name]
-                codes[following] = layer.requantize(layer.accumulate(codes[name]))
-            codes["fc1"] = codes["fc1"].flatten(1)
-            parts.append(codes)
-        return {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
+        parts = [dict(self._steps(batch)) for batch in images.split(100)]
+        return {
+            name: _unsigned(torch.cat([p[name] for p in parts], -1))
+            for name in parts[0]
+        }
+
+    def _steps(self, images):
+        """Yield (name, int8 codes - 128 entering that layer), batch last."""
+        q = quantize_tensor(images, self.in_bits, self.in_scale, self.in_zero_point)
+        a = (q.tensor ^ 128).view(torch.int8).movedim(0, -1).contiguous()
+        yield "conv1", a  # (1, 28, 28, N)
+        for name, following in zip(LAYERS, (*LAYERS[1:], "output"), strict=True):
+            layer = self.layers[name]
+            a = layer.requantize(layer.accumulate(a))
+            if following == "fc1":
+                a = a.flatten(0, 2)  # (50, 4, 4, N) -> (800, N)
+            yield following, a
 
     @property
     def nbytes(self):
-        """Bytes to store it: packed weights, int32 biases, float32 multipliers, grids.
+        """Bytes to store it: packed weights, int32 biases, multipliers, grids.
 
-        Each layer has one multiplier per output channel, and each of the five
-        activation tensors a float32 scale and a zero point of one byte.
+        Each output channel has a multiplier: int32 m0 and a shift of one byte, or a
+        float32. Each of the five activation tensors has a float32 scale and a zero
+        point of one byte.
         """
         packed = sum(
             math.ceil(layer.weight.numel() * layer.weight_bits / 8)
             for layer in self.layers.values()
         )
-        outputs = sum(len(layer.bias) for layer in self.layers.values())
-        return packed + outputs * (4 + 4) + (len(self.layers) + 1) * (4 + 1)
+        outputs = sum(
+            len(layer.bias) * (4 + (4 if layer.m0 is None else 4 + 1))
+            for layer in self.layers.values()
+        )
+        return packed + outputs + (len(self.layers) + 1) * (4 + 1)
+
+
+def _unsigned(a):
+    """Return uint8 codes, batch first, from int8 codes - 128, batch last."""
+    return (a.view(torch.uint8) ^ 128).movedim(-1, 0)
 
 
 def quantize_net(
-    net, ranges, weight_bits=8, act_bits=8, per_channel=True, requantize="float"
+    net, ranges, weight_bits=8, act_bits=8, per_channel=True, requantize="fixed"
 ):
     """Return the QuantizedNet of net; net itself is only read.
 
@@ -631,12 +766,14 @@ def quantize_net(
     calibrate returns; bias: round(b / (in_scale * weight_scale)) in int32.
     weight_bits, act_bits: 1 to 8, one int or a dict by layer name; one int for act_bits
     holds for the input too; the logits keep 8 bits unless "output" is named.
-    requantize: "float", float32 multiply and round half to even.
-    Raises ValueError for bits, ranges or a requantize it cannot use.
+    requantize: "fixed", integers only, as LiteRT's reference kernels; "float", float32
+    multiply and round half to even, as ONNX Runtime.
+    Raises ValueError for bits, ranges or a requantize it cannot use, and where an
+    accumulator could leave int32.
     Source: Jacob et al. 2017, sections 2.2 to 2.4; the article. Taught in notebook 04.
     """
-    if requantize != "float":
-        raise ValueError(f'requantize is {requantize!r}: only "float" is known.')
+    if requantize not in ("fixed", "float"):
+        raise ValueError(f'requantize is {requantize!r}: use "fixed" or "float".')
     names = (*LAYERS, "output")
     if set(ranges) != set(names):
         raise ValueError(f"ranges are for {sorted(ranges)}: give {', '.join(names)}.")
@@ -650,21 +787,36 @@ def quantize_net(
         source = getattr(net, name)
         w = quantize_weight(source.weight.detach(), weight_bits[name], per_channel)
         (in_scale, in_zero), (out_scale, out_zero) = grids[name], grids[following]
+        in_scale, out_scale = torch.tensor(in_scale), torch.tensor(out_scale)
+        w_scale = torch.as_tensor(w.scale).expand(len(w.tensor))
         # float32, in this order, because that is what ONNX Runtime computes.
-        acc_scale = torch.tensor(in_scale) * torch.as_tensor(w.scale)
+        acc_scale = in_scale * w_scale
         bias = torch.round(source.bias.detach().double() / acc_scale.double())
-        bias = bias.clamp(-(2**31), 2**31 - 1).to(torch.int32)
+        largest = bias.abs() + w.tensor.flatten(1).abs().sum(1, dtype=torch.int64) * 256
+        if not float(largest.max()) < 2**31:
+            raise ValueError(
+                f"{name}'s accumulators could reach {float(largest.max()):.3g}, beyond "
+                f"int32: widen the range of {name}, {ranges[name]}."
+            )
+        multiplier, m0, shift = acc_scale / out_scale, None, None
+        if requantize == "fixed":
+            # float64, because that is what LiteRT computes; below 2**-32 all is 0.
+            real = in_scale.double() * w_scale.double() / out_scale.double()
+            pairs = [quantize_multiplier(max(m, 2**-32)) for m in real.tolist()]
+            m0, shift = torch.tensor(pairs, dtype=torch.int32).T
+            multiplier = None
         layers[name] = QuantizedLayer(
             weight=w.tensor,
             weight_bits=weight_bits[name],
-            bias=bias,
+            bias=bias.to(torch.int32),
             in_zero_point=in_zero,
-            multiplier=(acc_scale / torch.tensor(out_scale)).expand(len(bias)),
-            out_scale=out_scale,
+            multiplier=multiplier,
+            m0=m0,
+            shift=shift,
+            out_scale=grids[following][0],
             out_zero_point=out_zero,
             low=0 if name == "fc2" else out_zero,  # ReLU: x >= 0 is q >= zero_point
             high=code_range(act_bits[following])[1],
-            carrier=exact_carrier(w.tensor, bias, in_zero, act_bits[name]),
             pool=name.startswith("conv"),
         )
     return QuantizedNet(layers, act_bits["conv1"], *grids["conv1"])
