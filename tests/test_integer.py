@@ -9,6 +9,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -176,7 +177,7 @@ def extremes(n, k, generator):
 
 def assert_products_exact():
     generator = torch.Generator().manual_seed(11)
-    sizes = (1, 2, 3, 25, 64, 500, 800, 1024, 1025, 3000)
+    sizes = (1, 2, 3, 25, 64, 500, 800, 1024, 1041, 3001)
     for k in sizes:
         for n, m in ((1, 1), (20, 300), (50, 64), (7, 13), (300, 1)):
             a, b = extremes(n, k, generator), extremes(m, k, generator).T
@@ -187,6 +188,8 @@ def assert_products_exact():
                 assert torch.equal(mq.int_matmul(*factors), ours), (n, k, m)
         low = torch.full((4, k), -128, dtype=torch.int8)  # the largest sum there is
         assert bool((mq.int_matmul(low, low.T) == k * 2**14).all())
+        high = torch.full((4, k), 127, dtype=torch.int8)  # odd, where k is odd
+        assert bool((mq.int_matmul(high, high.T) == k * 127**2).all())
 
 
 def test_products_are_exact_here():
@@ -347,6 +350,37 @@ def test_networks_equal_plain_integers(seed, weight_bits, act_bits, channels, ki
         ours = found[name].reshape(expected[name].shape).numpy()
         assert found[name].dtype == torch.uint8
         assert (ours == expected[name]).all(), name
+
+
+def test_ties_between_two_layers(net, ranges):
+    """Half to even in floats; half upwards, then away from 0, in integers."""
+    acc = torch.tensor([[-5, -3, -1, 1, 3, 5]] * 10, dtype=torch.int32)
+    for kind, expected in (
+        ("float", [-2, -2, 0, 0, 2, 2]),
+        ("fixed", [-2, -1, 0, 1, 2, 3]),
+    ):
+        layer = mq.quantize_net(net, ranges, requantize=kind).layers["fc2"]
+        if kind == "float":
+            layer = replace(layer, multiplier=torch.full((10,), 0.5))
+        else:
+            halves = torch.full((10,), 2**30, dtype=torch.int32)
+            layer = replace(layer, m0=halves, shift=torch.zeros_like(halves))
+        codes = layer.requantize(acc).int() + 128 - layer.out_zero_point
+        assert codes.tolist() == [expected] * 10
+
+
+def test_accumulators_by_hand(net, ranges):
+    layer = mq.quantize_net(net, ranges).layers["conv1"]
+    generator = torch.Generator().manual_seed(3)
+    q = torch.randint(0, 256, (1, 8, 10, 3), generator=generator)
+    acc = replace(layer, pool=False).accumulate((q - 128).to(torch.int8))
+    assert acc.shape == (20, 4, 6, 3) and acc.dtype == torch.int32
+    for o, i, j, n in ((0, 0, 0, 0), (19, 3, 5, 2), (7, 1, 4, 1)):
+        window = q[0, i : i + 5, j : j + 5, n] - layer.in_zero_point
+        expected = (layer.weight[o, 0] * window).sum() + layer.bias[o]
+        assert int(acc[o, i, j, n]) == int(expected)
+    pooled = layer.accumulate((q - 128).to(torch.int8))
+    assert torch.equal(pooled[:, 1, 2], acc[:, 2:4, 4:6].amax((1, 2)))
 
 
 def test_fixed_is_the_default_and_reads_mnist(net, ranges, test_set):
