@@ -992,29 +992,24 @@ def write_whole(path, content):
 
 
 def export_onnx(qnet, path):
-    """Write qnet as an ONNX file; ONNX Runtime gives the same codes, bit for bit.
+    """Write qnet as an ONNX file: the same codes in ONNX Runtime, bit for bit.
 
     Input "conv1", outputs "conv2", "fc1", "fc2" and "output": uint8 codes in the shapes
     of qnet.codes, any number of images. Needs the package onnx.
     Raises ValueError unless requantize is "float", which is what QLinearConv does.
     Source: ONNX operators, version 13. Taught in notebook 08.
     """
-    from onnx import TensorProto, checker, helper, numpy_helper
+    from onnx import checker
 
     _check_requantize(qnet, "float", "ONNX")
-    nodes, constants, source = [], {}, "conv1"
-    constants |= onnx_grid("conv1", qnet.in_scale, qnet.in_zero_point)
+    nodes, source = [], "conv1"
+    constants = onnx_grid("conv1", qnet.in_scale, qnet.in_zero_point)
     for name, following in zip(LAYERS, (*LAYERS[1:], "output"), strict=True):
-        parts = onnx_layer(name, following, qnet.layers[name], source)
-        nodes, constants, source = nodes + parts[0], constants | parts[1], parts[2]
-    ports = [
-        helper.make_tensor_value_info(name, TensorProto.UINT8, ["N", *shape])
-        for name, shape in SHAPES.items()
-    ]
-    tensors = [numpy_helper.from_array(value, n) for n, value in constants.items()]
-    graph = helper.make_graph(nodes, "mnistq", ports[:1], ports[1:], tensors)
-    opset = helper.make_opsetid("", 13)
-    model = helper.make_model(graph, opset_imports=[opset], ir_version=8)
+        layer = qnet.layers[name]
+        constants |= onnx_constants(name, following, layer)
+        new, source = onnx_nodes(name, following, layer, source)
+        nodes += new
+    model = onnx_model(nodes, constants)
     checker.check_model(model, full_check=True)
     write_whole(path, model.SerializeToString())
 
@@ -1027,34 +1022,61 @@ def onnx_grid(name, scale, zero_point):
     }
 
 
-def onnx_layer(name, following, layer, source):
-    """Return (nodes, constants, name of the layer's codes before flattening).
+def onnx_constants(name, following, layer):
+    """Return {name: constant} of a layer, and of the grid that it computes.
 
-    A fully connected layer is a convolution whose kernel covers its whole input.
     Weights are code + 128 in uint8: products of uint8 and uint8 are exact everywhere,
     those of uint8 and int8 saturate on x86 without VNNI. Taught in notebook 08.
     """
-    from onnx.helper import make_node
-
     kernel = layer.weight.reshape(-1, *KERNELS[name]).to(torch.int16) + 128
-    constants = {  # in the order of QLinearConv's inputs
+    constants = {
         f"{name}.weight": kernel.to(torch.uint8).numpy(),
-        f"{name}.weight_scale": layer.weight_scale.numpy(),
-        f"{name}.weight_zero_point": np.array(128, np.uint8),
-        **onnx_grid(following, layer.out_scale, layer.out_zero_point),
+        f"{name}.weight.scale": layer.weight_scale.numpy(),
+        f"{name}.weight.zero_point": np.array(128, np.uint8),
         f"{name}.bias": layer.bias.numpy(),
     }
-    inputs = [source, f"{name}.scale", f"{name}.zero_point", *constants]
-    nodes = [make_node("QLinearConv", inputs, [f"{name}.conv"])]
     if (layer.low, layer.high) != (0, 255):  # QLinearConv saturates at these by itself
-        limits = {f"{name}.low": layer.low, f"{name}.high": layer.high}
-        constants |= {key: np.array(value, np.uint8) for key, value in limits.items()}
+        constants[f"{name}.low"] = np.array(layer.low, np.uint8)
+        constants[f"{name}.high"] = np.array(layer.high, np.uint8)
+    return constants | onnx_grid(following, layer.out_scale, layer.out_zero_point)
+
+
+def onnx_nodes(name, following, layer, source):
+    """Return (nodes of a layer, name of its codes before flattening).
+
+    A fully connected layer is a convolution whose kernel covers its whole input.
+    Taught in notebook 08.
+    """
+    from onnx.helper import make_node
+
+    x, w, y = (
+        [f"{grid}.scale", f"{grid}.zero_point"]
+        for grid in (name, f"{name}.weight", following)
+    )
+    inputs = [source, *x, f"{name}.weight", *w, *y, f"{name}.bias"]
+    nodes = [make_node("QLinearConv", inputs, [f"{name}.conv"])]
+    if (layer.low, layer.high) != (0, 255):
+        limits = [f"{name}.low", f"{name}.high"]
         nodes.append(make_node("Clip", [f"{name}.conv", *limits], [f"{name}.clip"]))
     last = list(nodes[-1].output)
     if not layer.pool:
-        return [*nodes, make_node("Flatten", last, [following])], constants, last[0]
-    pool = make_node("MaxPool", last, [following], kernel_shape=[2, 2], strides=[2, 2])
-    return [*nodes, pool], constants, following
+        return [*nodes, make_node("Flatten", last, [following])], last[0]
+    pool = {"kernel_shape": [2, 2], "strides": [2, 2]}
+    return [*nodes, make_node("MaxPool", last, [following], **pool)], following
+
+
+def onnx_model(nodes, constants):
+    """Return the ONNX model from conv1's codes to all others. Taught in notebook 08."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    ports = [
+        helper.make_tensor_value_info(name, TensorProto.UINT8, ["N", *shape])
+        for name, shape in SHAPES.items()
+    ]
+    tensors = [numpy_helper.from_array(c, name) for name, c in constants.items()]
+    graph = helper.make_graph(nodes, "mnistq", ports[:1], ports[1:], tensors)
+    opset = helper.make_opsetid("", 13)
+    return helper.make_model(graph, opset_imports=[opset], ir_version=8)
 
 
 def _check_requantize(qnet, mode, engine):
@@ -1066,8 +1088,9 @@ def _check_requantize(qnet, mode, engine):
 
 
 def export_tflite(qnet, path):
-    """Write qnet as a .tflite file; LiteRT's reference kernels give the same codes.
+    """Write qnet as a .tflite file: the same codes in LiteRT, bit for bit.
 
+    That is in its reference kernels (BUILTIN_REF); its default ones round as "float".
     Input "conv1", outputs "conv2", "fc1", "fc2" and "output": int8, code - 128, images
     as [N, height, width, channels], any number of them after resize_tensor_input.
     Needs the package ai-edge-litert.
@@ -1092,7 +1115,7 @@ def export_tflite(qnet, path):
 
 
 def tflite_tensor(model, name, shape, grid, data=None):
-    """Add a tensor, constant if data (int8 or int32) is given; return its number.
+    """Add a tensor, constant if data (int8, int32) is given; return its number.
 
     grid: (scale, zero_point), or (scales,) of a tensor with one for each channel along
     axis 0 and zero points 0. Taught in notebook 08.
@@ -1147,24 +1170,22 @@ def tflite_convolution(model, name, layer, source, in_scale, grid):
 
     scale, bias = layer.weight_scale.numpy(), layer.bias.numpy()
     kernel = layer.weight.reshape(-1, *KERNELS[name]).permute(0, 2, 3, 1).numpy()
+    acc_scale = np.float32(in_scale) * scale
     inputs = [
         source,
         tflite_tensor(model, f"{name}.weight", kernel.shape, (scale,), kernel),
-        tflite_tensor(
-            model, f"{name}.bias", bias.shape, (np.float32(in_scale) * scale,), bias
-        ),
+        tflite_tensor(model, f"{name}.bias", bias.shape, (acc_scale,), bias),
     ]
     size = SHAPES[name][1] - 4 if layer.pool else 1
     output = tflite_tensor(model, f"{name}.conv", (1, size, size, len(bias)), grid)
-    options = schema.Conv2DOptionsT(strideW=1, strideH=1)
-    options.padding = schema.Padding.VALID
+    options = schema.Conv2DOptionsT(schema.Padding.VALID, 1, 1)  # strides of 1
     if layer.low > 0:  # int8 saturates at code 0 by itself
         options.fusedActivationFunction = schema.ActivationFunctionType.RELU
     return tflite_operator(model, "CONV_2D", inputs, output, options)
 
 
 def tflite_output(model, name, following, layer, x, grid):
-    """Add the clamp to layer.high and the pooling or flattening; mark the output.
+    """Add the clamp to layer.high and pooling or flattening, marked as output.
 
     Returns the number of the tensor that the next layer reads. Taught in notebook 08.
     """
@@ -1184,14 +1205,12 @@ def tflite_output(model, name, following, layer, x, grid):
         options = schema.SqueezeOptionsT(squeezeDims=[1, 2])
         tflite_operator(model, "SQUEEZE", [x], output, options)
         return x
-    options = schema.Pool2DOptionsT(strideW=2, strideH=2)
-    options.filterWidth, options.filterHeight = 2, 2
-    options.padding = schema.Padding.VALID
+    options = schema.Pool2DOptionsT(schema.Padding.VALID, 2, 2, 2, 2)
     return tflite_operator(model, "MAX_POOL_2D", [x], output, options)
 
 
 def tflite_bytes(model):
-    """Return the file's content; each array in it starts at a multiple of 16 bytes.
+    """Return the file's content, in which arrays start at multiples of 16 bytes.
 
     The schema asks for that of the buffers. Taught in notebook 08.
     """
