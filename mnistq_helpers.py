@@ -598,12 +598,13 @@ def int_mm_is_exact():
     Taught in notebook 05.
     """
     for n, k, m in ((1, 64, 1), (64, 64, 64), (20, 25, 300), (50, 501, 40)):
-        for step in (0, 1, 73):  # 0: the largest product everywhere
-            a = (127 - torch.arange(n * k) * step % 256).reshape(n, k).to(torch.int8)
-            b = (127 - torch.arange(k * m) * step % 251).reshape(k, m).to(torch.int8)
+        for step in (0, 73):  # 0: the largest product everywhere
+            a = (127 - torch.arange(n * k) * step % 256).to(torch.int8)
+            b = (127 - torch.arange(k * m) * step % 251).to(torch.int8)
+            a, b = a.reshape(n, k), b.reshape(k, m)
             try:
                 found = torch._int_mm(a, b)
-            except (AttributeError, RuntimeError):  # it is not a public function
+            except (AttributeError, RuntimeError):  # not a public function
                 return False
             if not torch.equal(found.long(), a.long() @ b.long()):
                 return False
@@ -626,7 +627,7 @@ def int_matmul(a, b):
     terms = a.shape[1]
     if terms >= 2**17:
         raise ValueError(f"a sum of {terms} products may leave int32: split it.")
-    if int_mm_is_exact():
+    if terms > 1 and int_mm_is_exact():  # one term: it misreads a transposed b
         return torch._int_mm(a, b)
     carrier = torch.float32 if terms * 2**14 <= 2**24 else torch.float64
     return (a.to(carrier) @ b.to(carrier)).to(torch.int32)
@@ -670,7 +671,7 @@ class QuantizedLayer:
         which commutes with requantization because that is monotone.
         Source: Jacob et al. 2017, equation 7. Taught in notebook 05.
         """
-        size = a.shape[1:]
+        size = a.shape[-1:]
         if self.weight.dim() == 4:
             k = self.weight.shape[2]
             windows = a.unfold(1, k, 1).unfold(2, k, 1)  # (in, H, W, N, k, k), a view
@@ -678,8 +679,8 @@ class QuantizedLayer:
             a = windows.permute(0, 4, 5, 1, 2, 3)
         matrix = self.weight.flatten(1)  # (out, in * k * k)
         acc = int_matmul(matrix, a.reshape(matrix.shape[1], -1))
+        acc = acc.reshape(len(matrix), *size)
         if self.pool:
-            acc = acc.reshape(len(matrix), *size)
             acc = torch.maximum(acc[:, 0::2], acc[:, 1::2])
             acc = torch.maximum(acc[:, :, 0::2], acc[:, :, 1::2])
         return acc.add_(_first_axis(self.folded_bias, acc))
@@ -866,14 +867,19 @@ def quantized_layer(
 ):
     """Return the QuantizedLayer of weight, a QTensor with one scale for each output.
 
-    bias: whole numbers; grids: (scale, zero_point). Taught in notebook 05.
+    bias: whole numbers; grids: (scale, zero_point). Raises ValueError where an
+    accumulator could leave int32. Taught in notebook 05.
     """
     if requantize not in ("fixed", "float"):
         raise ValueError(f'requantize is {requantize!r}: use "fixed" or "float".')
     (in_scale, in_zero), (out_scale, out_zero) = in_grid, out_grid
-    # A bias so large saturates, so that no accumulator leaves int32.
-    reach = weight.tensor.flatten(1).abs().sum(1, dtype=torch.int64) * 256
-    bias = bias.clamp(reach - (2**31 - 1), 2**31 - 1 - reach).to(torch.int32)
+    sums = weight.tensor.flatten(1).abs().sum(1, dtype=torch.int64)
+    largest = float((bias.double().abs() + sums * 256).max())
+    if not largest < 2**31:
+        raise ValueError(
+            f"{name}'s accumulators could reach {largest:.3g}, beyond int32: widen the "
+            f"range of {name}, whose scale is {in_scale:.3g}."
+        )
     # float32, in this order, because that is what ONNX Runtime computes.
     scales = [torch.tensor(in_scale), weight.scale, torch.tensor(out_scale)]
     multiplier, m0, shift = scales[0] * scales[1] / scales[2], None, None
@@ -887,7 +893,7 @@ def quantized_layer(
         weight=weight.tensor,
         weight_bits=weight_bits,
         weight_scale=weight.scale,
-        bias=bias,
+        bias=bias.to(torch.int32),
         in_zero_point=in_zero,
         multiplier=multiplier,
         m0=m0,
@@ -911,7 +917,8 @@ def quantize_net(
     holds for the input too; the logits keep 8 bits unless "output" is named.
     requantize: "fixed", integers only, as LiteRT's reference kernels; "float", float32
     multiply and round half to even, as ONNX Runtime.
-    Raises ValueError for bits, ranges or a requantize it cannot use.
+    Raises ValueError for bits, ranges or a requantize it cannot use, and where an
+    accumulator could leave int32.
     Source: Jacob et al. 2017, sections 2.2 to 2.4; the article. Taught in notebook 04.
     """
     if requantize not in ("fixed", "float"):
