@@ -414,3 +414,7 @@ def test_hostile_bodies_are_refused(saved):
         altered = bytearray(data)
         altered[first_scale : first_scale + 4] = np.float32(bad).tobytes()
         refused(join(header, bytes(altered)), saved[1], "describes no network")
+    altered = bytearray(data)
+    first_bias = first_scale + 4 * 20
+    altered[first_bias : first_bias + 4] = np.int32(2**31 - 1).tobytes()
+    refused(join(header, bytes(altered)), saved[1], "beyond int32")
