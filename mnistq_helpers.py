@@ -7,7 +7,9 @@
 import hashlib
 import html
 import io
+import json
 import math
+import os
 import shutil
 import tempfile
 from collections import namedtuple
@@ -32,6 +34,21 @@ MINE = ROOT / "runs" / "mnist_float.pt"  # the one that you train in notebook 01
 COMMITTED_SHA256 = "c10a959df4cf2a82cb64ee2f10060364ea0af398be320920e94d41db02fa871b"
 MEAN, STD = 0.1307, 0.3081  # of all pixels of the 60,000 training images
 LAYERS = ("conv1", "conv2", "fc1", "fc2")
+# One image's shape at each activation, and each layer's kernel, seen as a convolution.
+SHAPES = {
+    "conv1": (1, 28, 28),
+    "conv2": (20, 12, 12),
+    "fc1": (50, 4, 4),
+    "fc2": (500,),
+    "output": (10,),
+}
+KERNELS = {
+    "conv1": (1, 5, 5),
+    "conv2": (20, 5, 5),
+    "fc1": (50, 4, 4),
+    "fc2": (500, 1, 1),
+}
+MAGIC = b"mnistq network 1\n"  # how a file of QuantizedNet.save begins
 
 # ------------------------------------------------------------------------------
 # 1. Data and the float network
@@ -620,15 +637,16 @@ def int_matmul(a, b):
 class QuantizedLayer:
     """What one layer needs at run time, all of it known before the first image.
 
-    weight: int8 [out, ...]; bias: int32 [out], in units of in_scale * weight_scale;
-    in_scale * weight_scale / out_scale as int32 m0 and shift [out] ("fixed"), or as
-    float32 multiplier [out] ("float"), the other being None; low..high: the codes that
-    may leave the layer. Activations are int8, code - 128, and have the batch last: so
-    all that is copied is contiguous. Taught in notebooks 04 and 05.
+    weight: int8 [out, ...]; weight_scale: float32 [out]; bias: int32 [out], in units of
+    in_scale * weight_scale; in_scale * weight_scale / out_scale as int32 m0 and shift
+    [out] ("fixed"), or as float32 multiplier [out] ("float"), the other being None;
+    low..high: the codes that may leave the layer. Activations are int8, code - 128, and
+    have the batch last: so all that is copied is contiguous. Taught in notebook 05.
     """
 
     weight: torch.Tensor
     weight_bits: int
+    weight_scale: torch.Tensor
     bias: torch.Tensor
     in_zero_point: int
     multiplier: torch.Tensor | None
@@ -752,10 +770,142 @@ class QuantizedNet:
         )
         return packed + outputs + (len(self.layers) + 1) * (4 + 1)
 
+    @property
+    def requantize(self):
+        """The arithmetic between layers, "fixed" or "float"; see quantize_net."""
+        return "float" if self.layers["fc2"].m0 is None else "fixed"
+
+    def save(self, path):
+        """Write the network to one file, which load reads.
+
+        MAGIC, the SHA-256 of all that follows, a line of JSON (bits and grids), then
+        for each layer packed weights, float32 weight scales, int32 biases, all little
+        endian. Taught in notebook 08.
+        """
+        steps = list(self.layers.values())
+        grids = [(self.in_scale, self.in_zero_point)]
+        grids += [(step.out_scale, step.out_zero_point) for step in steps]
+        act_bits = [self.in_bits, *(step.high.bit_length() for step in steps)]
+        header = {
+            "requantize": self.requantize,
+            "weight_bits": {n: step.weight_bits for n, step in self.layers.items()},
+            "act_bits": dict(zip(SHAPES, act_bits, strict=True)),
+            "grids": dict(zip(SHAPES, grids, strict=True)),
+        }
+        body = json.dumps(header).encode() + b"\n"
+        for step in steps:
+            bits = step.weight_bits
+            codes = step.weight.to(torch.int16) + 2 ** (bits - 1)
+            codes = codes >> (bits == 1)  # there -1 and 1 become 0 and 2, and now 0, 1
+            body += pack_codes(codes, bits).numpy().tobytes()
+            body += step.weight_scale.numpy().astype("<f4").tobytes()
+            body += step.bias.numpy().astype("<i4").tobytes()
+        write_whole(path, MAGIC + hashlib.sha256(body).digest() + body)
+
+    @classmethod
+    def load(cls, path):
+        """Return the network that save wrote. Nothing in the file is ever executed.
+
+        Raises ValueError for a file that is missing, not of this format, truncated,
+        altered, or that describes no network. Taught in notebook 08.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise ValueError(f"{path} is missing: write it with QuantizedNet.save.")
+        with path.open("rb") as file:
+            content = file.read(2**20)  # more than twice the largest network
+        body = content[len(MAGIC) + 32 :]
+        if not content.startswith(MAGIC):
+            raise ValueError(f"{path} is not a file that QuantizedNet.save wrote.")
+        if MAGIC + hashlib.sha256(body).digest() + body != content:
+            raise ValueError(f"{path} was truncated or altered: save it again.")
+        try:
+            return cls._from_body(body)
+        except Exception as error:  # whatever a stranger may have put there
+            raise ValueError(f"{path} describes no network: {error}") from error
+
+    @classmethod
+    def _from_body(cls, body):
+        line, _, rest = body.partition(b"\n")
+        header, rest = json.loads(line), io.BytesIO(rest)
+        weight_bits = _bits_by_name(header["weight_bits"], LAYERS)
+        act_bits = _bits_by_name(header["act_bits"], tuple(SHAPES))
+        grids, layers = {}, {}
+        for name in SHAPES:
+            scale, zero_point = header["grids"][name]
+            grids[name] = (float(scale), int(zero_point))
+            _check_grid(*map(torch.tensor, grids[name]), *code_range(act_bits[name]))
+        for name, following in zip(LAYERS, (*LAYERS[1:], "output"), strict=True):
+            out, bits = SHAPES[following][0], weight_bits[name]
+            count = out * math.prod(KERNELS[name])
+            packed = _take(rest, "u1", math.ceil(count * bits / 8))
+            codes = unpack_codes(packed, bits, count).to(torch.int16) << (bits == 1)
+            shape = KERNELS[name] if name.startswith("conv") else (count // out,)
+            weight = (codes - 2 ** (bits - 1)).to(torch.int8).reshape(out, *shape)
+            scale, bias = _take(rest, "<f4", out), _take(rest, "<i4", out)
+            _check_grid(scale, torch.zeros(out), 0, 0)
+            layers[name] = quantized_layer(
+                name,
+                QTensor(weight, scale, None),
+                bits,
+                bias,
+                grids[name],
+                grids[following],
+                act_bits[following],
+                header["requantize"],
+            )
+        if rest.read(1):
+            raise ValueError("it is longer than its network.")
+        return cls(layers, act_bits["conv1"], *grids["conv1"])
+
 
 def _unsigned(a):
     """Return uint8 codes, batch first, from int8 codes - 128, batch last."""
     return (a.view(torch.uint8) ^ 128).movedim(-1, 0)
+
+
+def quantized_layer(
+    name, weight, weight_bits, bias, in_grid, out_grid, out_bits, requantize
+):
+    """Return the QuantizedLayer of weight, a QTensor with one scale for each output.
+
+    bias: whole numbers; grids: (scale, zero_point). Raises ValueError where an
+    accumulator could leave int32. Taught in notebook 05.
+    """
+    if requantize not in ("fixed", "float"):
+        raise ValueError(f'requantize is {requantize!r}: use "fixed" or "float".')
+    (in_scale, in_zero), (out_scale, out_zero) = in_grid, out_grid
+    sums = weight.tensor.flatten(1).abs().sum(1, dtype=torch.int64)
+    largest = float((bias.double().abs() + sums * 256).max())
+    if not largest < 2**31:
+        raise ValueError(
+            f"{name}'s accumulators could reach {largest:.3g}, beyond int32: widen the "
+            f"range of {name}, whose scale is {in_scale:.3g}."
+        )
+    # float32, in this order, because that is what ONNX Runtime computes.
+    scales = [torch.tensor(in_scale), weight.scale, torch.tensor(out_scale)]
+    multiplier, m0, shift = scales[0] * scales[1] / scales[2], None, None
+    if requantize == "fixed":
+        # float64, because that is what LiteRT computes; below 2**-32 all is 0.
+        real = scales[0].double() * scales[1].double() / scales[2].double()
+        pairs = [quantize_multiplier(max(m, 2**-32)) for m in real.tolist()]
+        m0, shift = torch.tensor(pairs, dtype=torch.int32).T
+        multiplier = None
+    return QuantizedLayer(
+        weight=weight.tensor,
+        weight_bits=weight_bits,
+        weight_scale=weight.scale,
+        bias=bias.to(torch.int32),
+        in_zero_point=in_zero,
+        multiplier=multiplier,
+        m0=m0,
+        shift=shift,
+        out_scale=out_scale,
+        out_zero_point=out_zero,
+        low=0 if name == "fc2" else out_zero,  # ReLU: x >= 0 is q >= zero_point
+        high=code_range(out_bits)[1],
+        pool=name.startswith("conv"),
+    )
 
 
 def quantize_net(
@@ -787,40 +937,301 @@ def quantize_net(
     for name, following in zip(LAYERS, names[1:], strict=True):
         source = getattr(net, name)
         w = quantize_weight(source.weight.detach(), weight_bits[name], per_channel)
-        (in_scale, in_zero), (out_scale, out_zero) = grids[name], grids[following]
-        in_scale, out_scale = torch.tensor(in_scale), torch.tensor(out_scale)
         w_scale = torch.as_tensor(w.scale).expand(len(w.tensor))
         # float32, in this order, because that is what ONNX Runtime computes.
-        acc_scale = in_scale * w_scale
+        acc_scale = torch.tensor(grids[name][0]) * w_scale
         bias = torch.round(source.bias.detach().double() / acc_scale.double())
-        largest = bias.abs() + w.tensor.flatten(1).abs().sum(1, dtype=torch.int64) * 256
-        if not float(largest.max()) < 2**31:
-            raise ValueError(
-                f"{name}'s accumulators could reach {float(largest.max()):.3g}, beyond "
-                f"int32: widen the range of {name}, {ranges[name]}."
-            )
-        multiplier, m0, shift = acc_scale / out_scale, None, None
-        if requantize == "fixed":
-            # float64, because that is what LiteRT computes; below 2**-32 all is 0.
-            real = in_scale.double() * w_scale.double() / out_scale.double()
-            pairs = [quantize_multiplier(max(m, 2**-32)) for m in real.tolist()]
-            m0, shift = torch.tensor(pairs, dtype=torch.int32).T
-            multiplier = None
-        layers[name] = QuantizedLayer(
-            weight=w.tensor,
-            weight_bits=weight_bits[name],
-            bias=bias.to(torch.int32),
-            in_zero_point=in_zero,
-            multiplier=multiplier,
-            m0=m0,
-            shift=shift,
-            out_scale=grids[following][0],
-            out_zero_point=out_zero,
-            low=0 if name == "fc2" else out_zero,  # ReLU: x >= 0 is q >= zero_point
-            high=code_range(act_bits[following])[1],
-            pool=name.startswith("conv"),
+        layers[name] = quantized_layer(
+            name,
+            QTensor(w.tensor, w_scale, None),
+            weight_bits[name],
+            bias,
+            grids[name],
+            grids[following],
+            act_bits[following],
+            requantize,
         )
     return QuantizedNet(layers, act_bits["conv1"], *grids["conv1"])
+
+
+def _take(stream, kind, count):
+    """Return the next count numbers of a stream, of a numpy type in little endian."""
+    data = stream.read(count * np.dtype(kind).itemsize)
+    values = np.frombuffer(data, kind, count)  # raises ValueError if too few are left
+    return torch.from_numpy(values.astype(kind.replace("<", "=")))
+
+
+def pack_codes(codes, bits):
+    """Return codes without gaps between them, in ceil(n * bits / 8) bytes.
+
+    codes: 0 to 2**bits - 1, any shape; bits: 1 to 8; the first code takes the lowest
+    bits of the first byte. uint8, 1-d. Raises ValueError for codes that do not fit.
+    Taught in notebook 08.
+    """
+    _, qmax = code_range(bits)
+    flat = codes.flatten().to(torch.int64).numpy()
+    if qmax > 255 or flat.min(initial=0) < 0 or flat.max(initial=0) > qmax:
+        raise ValueError(f"these codes or bits = {bits} do not fit: 8 bits at most.")
+    fields = (flat[:, None] >> np.arange(bits) & 1).astype(np.uint8)  # (n, bits)
+    return torch.from_numpy(np.packbits(fields, bitorder="little"))
+
+
+def unpack_codes(packed, bits, count):
+    """Return the count codes, uint8, that pack_codes packed.
+
+    Raises ValueError if packed is not as long as they are. Taught in notebook 08.
+    """
+    code_range(bits)
+    if bits > 8 or len(packed) != math.ceil(count * bits / 8):
+        raise ValueError(f"{len(packed)} bytes are not {count} codes of {bits} bits.")
+    fields = np.unpackbits(packed.numpy(), count=count * bits, bitorder="little")
+    codes = (fields.reshape(count, bits) << np.arange(bits)).sum(1)
+    return torch.from_numpy(codes.astype(np.uint8))
+
+
+def write_whole(path, content):
+    """Write bytes to a temporary name, then rename: path never holds half a file."""
+    path = Path(path)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def export_onnx(qnet, path):
+    """Write qnet as an ONNX file: the same codes in ONNX Runtime, bit for bit.
+
+    Input "conv1", outputs "conv2", "fc1", "fc2" and "output": uint8 codes in the shapes
+    of qnet.codes, any number of images. Needs the package onnx.
+    Raises ValueError unless requantize is "float", which is what QLinearConv does.
+    Source: ONNX operators, version 13. Taught in notebook 08.
+    """
+    from onnx import checker
+
+    _check_requantize(qnet, "float", "ONNX")
+    nodes, source = [], "conv1"
+    constants = onnx_grid("conv1", qnet.in_scale, qnet.in_zero_point)
+    for name, following in zip(LAYERS, (*LAYERS[1:], "output"), strict=True):
+        layer = qnet.layers[name]
+        constants |= onnx_constants(name, following, layer)
+        new, source = onnx_nodes(name, following, layer, source)
+        nodes += new
+    model = onnx_model(nodes, constants)
+    checker.check_model(model, full_check=True)
+    write_whole(path, model.SerializeToString())
+
+
+def onnx_grid(name, scale, zero_point):
+    """Return {name: constant} of an activation's grid. Taught in notebook 08."""
+    return {
+        f"{name}.scale": np.array(scale, np.float32),
+        f"{name}.zero_point": np.array(zero_point, np.uint8),
+    }
+
+
+def onnx_constants(name, following, layer):
+    """Return {name: constant} of a layer, and of the grid that it computes.
+
+    Weights are code + 128 in uint8: products of uint8 and uint8 are exact everywhere,
+    those of uint8 and int8 saturate on x86 without VNNI. Taught in notebook 08.
+    """
+    kernel = layer.weight.reshape(-1, *KERNELS[name]).to(torch.int16) + 128
+    constants = {
+        f"{name}.weight": kernel.to(torch.uint8).numpy(),
+        f"{name}.weight.scale": layer.weight_scale.numpy(),
+        f"{name}.weight.zero_point": np.array(128, np.uint8),
+        f"{name}.bias": layer.bias.numpy(),
+    }
+    if (layer.low, layer.high) != (0, 255):  # QLinearConv saturates at these by itself
+        constants[f"{name}.low"] = np.array(layer.low, np.uint8)
+        constants[f"{name}.high"] = np.array(layer.high, np.uint8)
+    return constants | onnx_grid(following, layer.out_scale, layer.out_zero_point)
+
+
+def onnx_nodes(name, following, layer, source):
+    """Return (nodes of a layer, name of its codes before flattening).
+
+    A fully connected layer is a convolution whose kernel covers its whole input.
+    Taught in notebook 08.
+    """
+    from onnx.helper import make_node
+
+    x, w, y = (
+        [f"{grid}.scale", f"{grid}.zero_point"]
+        for grid in (name, f"{name}.weight", following)
+    )
+    inputs = [source, *x, f"{name}.weight", *w, *y, f"{name}.bias"]
+    nodes = [make_node("QLinearConv", inputs, [f"{name}.conv"])]
+    if (layer.low, layer.high) != (0, 255):
+        limits = [f"{name}.low", f"{name}.high"]
+        nodes.append(make_node("Clip", [f"{name}.conv", *limits], [f"{name}.clip"]))
+    last = list(nodes[-1].output)
+    if not layer.pool:
+        return [*nodes, make_node("Flatten", last, [following])], last[0]
+    pool = {"kernel_shape": [2, 2], "strides": [2, 2]}
+    return [*nodes, make_node("MaxPool", last, [following], **pool)], following
+
+
+def onnx_model(nodes, constants):
+    """Return the ONNX model from conv1's codes to all others. Taught in notebook 08."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    ports = [
+        helper.make_tensor_value_info(name, TensorProto.UINT8, ["N", *shape])
+        for name, shape in SHAPES.items()
+    ]
+    tensors = [numpy_helper.from_array(c, name) for name, c in constants.items()]
+    graph = helper.make_graph(nodes, "mnistq", ports[:1], ports[1:], tensors)
+    opset = helper.make_opsetid("", 13)
+    return helper.make_model(graph, opset_imports=[opset], ir_version=8)
+
+
+def _check_requantize(qnet, mode, engine):
+    if qnet.requantize != mode:
+        raise ValueError(
+            f"{engine} cannot round as requantize={qnet.requantize!r} does: use "
+            f"quantize_net(..., requantize={mode!r})."
+        )
+
+
+def export_tflite(qnet, path):
+    """Write qnet as a .tflite file: the same codes in LiteRT, bit for bit.
+
+    That is in its reference kernels (BUILTIN_REF); its default ones round as "float".
+    Input "conv1", outputs "conv2", "fc1", "fc2" and "output": int8, code - 128, images
+    as [N, height, width, channels], any number of them after resize_tensor_input.
+    Needs the package ai-edge-litert.
+    Raises ValueError unless requantize is "fixed", which is what these kernels do.
+    Source: TensorFlow Lite's schema.fbs, version 3. Taught in notebook 08.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    _check_requantize(qnet, "fixed", "LiteRT")
+    graph = schema.SubGraphT(tensors=[], inputs=[], outputs=[], operators=[])
+    model = schema.ModelT(version=3, subgraphs=[graph], operatorCodes=[])
+    model.buffers = [schema.BufferT()]  # number 0 is empty: no constant
+    grid = (qnet.in_scale, qnet.in_zero_point - 128)
+    source = tflite_tensor(model, "conv1", (1, 28, 28, 1), grid)
+    graph.inputs.append(source)
+    for name, following in zip(LAYERS, (*LAYERS[1:], "output"), strict=True):
+        layer, in_scale = qnet.layers[name], grid[0]
+        grid = (layer.out_scale, layer.out_zero_point - 128)
+        source = tflite_convolution(model, name, layer, source, in_scale, grid)
+        source = tflite_output(model, name, following, layer, source, grid)
+    write_whole(path, tflite_bytes(model))
+
+
+def tflite_tensor(model, name, shape, grid, data=None):
+    """Add a tensor, constant if data (int8, int32) is given; return its number.
+
+    grid: (scale, zero_point), or (scales,) of a tensor with one for each channel along
+    axis 0 and zero points 0. Taught in notebook 08.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    scale = np.atleast_1d(np.float32(grid[0]))
+    zeros = np.full(len(scale), grid[1] if len(grid) > 1 else 0)
+    quantization = schema.QuantizationParametersT(scale=scale, zeroPoint=zeros)
+    tensor = schema.TensorT(name=name, shape=list(shape), quantization=quantization)
+    tensor.type = schema.TensorType.INT8
+    if data is None:
+        tensor.shapeSignature = [-1, *shape[1:]]  # any number of images
+    else:
+        if data.dtype == np.int32:
+            tensor.type = schema.TensorType.INT32
+        tensor.buffer = len(model.buffers)
+        data = np.frombuffer(data.tobytes(), np.uint8)
+        model.buffers.append(schema.BufferT(data=data))
+    model.subgraphs[0].tensors.append(tensor)
+    return len(model.subgraphs[0].tensors) - 1
+
+
+def tflite_operator(model, kind, inputs, output, options):
+    """Add an operator of a kind from tensors to a tensor; return its output.
+
+    Each kind has versions; these are the first for such int8. Taught in notebook 08.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    versions = {"CONV_2D": 3, "MINIMUM": 2, "MAX_POOL_2D": 2, "SQUEEZE": 1}
+    code = schema.OperatorCodeT(version=versions[kind])
+    code.builtinCode = getattr(schema.BuiltinOperator, kind)
+    code.deprecatedBuiltinCode = code.builtinCode  # read by older runtimes
+    model.operatorCodes.append(code)
+    operator = schema.OperatorT(inputs=inputs, outputs=[output], builtinOptions=options)
+    operator.opcodeIndex = len(model.operatorCodes) - 1
+    union = type(options).__name__.removesuffix("T")
+    operator.builtinOptionsType = getattr(schema.BuiltinOptions, union)
+    model.subgraphs[0].operators.append(operator)
+    return output
+
+
+def tflite_convolution(model, name, layer, source, in_scale, grid):
+    """Add a layer's CONV_2D with its ReLU; return the number of its output.
+
+    A fully connected layer is a convolution whose kernel covers its whole input: the
+    reference kernel of FULLY_CONNECTED multiplies in float64 and rounds once.
+    Taught in notebook 08.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    scale, bias = layer.weight_scale.numpy(), layer.bias.numpy()
+    kernel = layer.weight.reshape(-1, *KERNELS[name]).permute(0, 2, 3, 1).numpy()
+    acc_scale = np.float32(in_scale) * scale
+    inputs = [
+        source,
+        tflite_tensor(model, f"{name}.weight", kernel.shape, (scale,), kernel),
+        tflite_tensor(model, f"{name}.bias", bias.shape, (acc_scale,), bias),
+    ]
+    size = SHAPES[name][1] - 4 if layer.pool else 1
+    output = tflite_tensor(model, f"{name}.conv", (1, size, size, len(bias)), grid)
+    options = schema.Conv2DOptionsT(schema.Padding.VALID, 1, 1)  # strides of 1
+    if layer.low > 0:  # int8 saturates at code 0 by itself
+        options.fusedActivationFunction = schema.ActivationFunctionType.RELU
+    return tflite_operator(model, "CONV_2D", inputs, output, options)
+
+
+def tflite_output(model, name, following, layer, x, grid):
+    """Add the clamp to layer.high and pooling or flattening, marked as output.
+
+    Returns the number of the tensor that the next layer reads. Taught in notebook 08.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    channels, *size = SHAPES[following]
+    if layer.high < 255:
+        shape = model.subgraphs[0].tensors[x].shape
+        limit = np.array([layer.high - 128], np.int8)
+        inputs = [x, tflite_tensor(model, f"{name}.high", (1,), grid, limit)]
+        x = tflite_tensor(model, f"{name}.clip", shape, grid)
+        options = schema.MaximumMinimumOptionsT()
+        tflite_operator(model, "MINIMUM", inputs, x, options)
+    output = tflite_tensor(model, following, (1, *size, channels), grid)
+    model.subgraphs[0].outputs.append(output)
+    if not layer.pool:
+        options = schema.SqueezeOptionsT(squeezeDims=[1, 2])
+        tflite_operator(model, "SQUEEZE", [x], output, options)
+        return x
+    options = schema.Pool2DOptionsT(schema.Padding.VALID, 2, 2, 2, 2)
+    return tflite_operator(model, "MAX_POOL_2D", [x], output, options)
+
+
+def tflite_bytes(model):
+    """Return the file's content, in which arrays start at multiples of 16 bytes.
+
+    The schema asks for that of the buffers. Taught in notebook 08.
+    """
+    import flatbuffers
+
+    class Aligned(flatbuffers.Builder):
+        def StartVector(self, size, count, alignment):
+            return super().StartVector(size, count, max(alignment, 16))
+
+    builder = Aligned(2**20)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
 
 
 # ------------------------------------------------------------------------------

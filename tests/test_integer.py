@@ -304,7 +304,7 @@ def in_plain_integers(qnet, net, ranges, images, act_bits):
                 while m * Fraction(2) ** shift >= 1:
                     shift -= 1
                 m0 = math.floor(m * Fraction(2) ** (shift + 31) + Fraction(1, 2))
-                assert m0 < 2**31  # the other case has a test of its own
+                assert (m0, shift) == (int(layer.m0[o]), int(layer.shift[o]))
                 flat = [tflite_multiply(int(v), m0, shift) for v in part.ravel()]
                 y[:, o] = np.array(flat).reshape(part.shape)
             else:
@@ -400,7 +400,10 @@ def test_batches_do_not_matter(net, ranges, test_set):
     qnet, images = mq.quantize_net(net, ranges), test_set[0][:230]
     logits = qnet(images)
     assert torch.equal(logits, torch.cat([qnet(x) for x in images.split(1)]))
-    shapes = {n: tuple(c.shape[1:]) for n, c in qnet.codes(images).items()}
+    codes = qnet.codes(images)
+    last = qnet.codes(images[200:])
+    assert all(torch.equal(codes[n][200:], last[n]) for n in NAMES)
+    shapes = {n: tuple(c.shape[1:]) for n, c in codes.items()}
     assert list(shapes.values()) == [
         (1, 28, 28),
         (20, 12, 12),
