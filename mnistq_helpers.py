@@ -1004,7 +1004,7 @@ def export_onnx(qnet, path):
     """Write qnet as an ONNX file: the same codes in ONNX Runtime, bit for bit.
 
     Input "conv1", outputs "conv2", "fc1", "fc2" and "output": uint8 codes in the shapes
-    of qnet.codes, any number of images. Needs the package onnx.
+    of qnet.codes, but fc1's as [N, 50, 4, 4]; any number of images. Needs onnx.
     Raises ValueError unless requantize is "float", which is what QLinearConv does.
     Source: ONNX operators, version 13. Taught in notebook 08.
     """

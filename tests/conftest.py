@@ -3,11 +3,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import mnistq_helpers as mq  # noqa: E402
+
+# No test is timed, and the same examples are tried everywhere.
+settings.register_profile("mnistq", deadline=None, derandomize=True)
+settings.load_profile("mnistq")
 
 
 @pytest.fixture(scope="session")
