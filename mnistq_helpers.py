@@ -418,10 +418,11 @@ def range_mse(x, bits=8, steps=100):
     """
     counts, centers = histogram(x)
     low, high = range_minmax(x)
+    low, high = min(low, 0.0), max(high, 0.0)  # as every grid does
     shrink = [i / steps for i in range(steps, 0, -1)]
-    highs = [high * s for s in shrink] if high > 0 else [high]
+    highs = [high * s for s in shrink]
     high = min(highs, key=lambda h: clipping_error(counts, centers, low, h, bits))
-    lows = [low * s for s in shrink] if low < 0 else [low]
+    lows = [low * s for s in shrink]
     low = min(lows, key=lambda v: clipping_error(counts, centers, v, high, bits))
     return low, high
 

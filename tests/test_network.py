@@ -247,6 +247,9 @@ def test_calibrate_gives_usable_ranges(net, calibration_images, method):
         assert seen[0] - 1e-4 <= low < high <= seen[1] + 1e-4
     zeros = torch.zeros(5, 3)
     assert mq.RANGE_METHODS[method](zeros, 4) == (0, 0)
+    for far_from_0 in (torch.rand(5, 30) + 5, torch.rand(5, 30) - 6):
+        low, high = mq.RANGE_METHODS[method](far_from_0, 4)
+        assert low < high and max(abs(low), abs(high)) > 5
 
 
 def test_calibrate_leaves_the_logits_at_8_bits(net, calibration_images):
