@@ -1261,7 +1261,9 @@ class Panel(W.VBox):
             control.style.description_width = "initial"
             control.observe(self._moved, names="value")
         self._redraw()
-        super().__init__([*controls.values(), self.text, self.image])
+        wrap = W.Layout(flex_flow="row wrap")  # many switches side by side
+        row = W.HBox([*controls.values()], layout=wrap)
+        super().__init__([row, self.text, self.image])
 
     def _redraw(self):
         figure = Figure(figsize=self.size, dpi=100, layout="constrained")

@@ -24,7 +24,8 @@ def test_the_slider_redraws_text_and_picture():
     assert (slider.min, slider.max, slider.value) == (2, 7, 4)
     assert slider.continuous_update
     assert not mq.bits_slider(draw, live=False).controls["bits"].continuous_update
-    assert panel.children == (slider, panel.text, panel.image)
+    assert panel.children[0].children == (slider,)
+    assert panel.children[1:] == (panel.text, panel.image)
 
 
 def test_an_error_is_raised_at_first_and_shown_later():
