@@ -124,7 +124,9 @@ def train(net, images, labels, epochs=10, test=None):
         net.train()
         total = 0.0
         order = torch.randperm(len(images)).split(64)
-        for batch in tqdm(order, desc=f"epoch {epoch} of {epochs}"):
+        # It moves once in 100 steps: a notebook drops messages past the thousandth.
+        name = f"epoch {epoch} of {epochs}"
+        for batch in tqdm(order, name, miniters=100, maxinterval=1e9):
             optimizer.zero_grad()
             loss = F.nll_loss(net(images[batch]), labels[batch])
             loss.backward()
