@@ -912,7 +912,13 @@ def quantized_layer(
 
 
 def quantize_net(
-    net, ranges, weight_bits=8, act_bits=8, per_channel=True, requantize="fixed"
+    net,
+    ranges,
+    weight_bits=8,
+    act_bits=8,
+    per_channel=True,
+    requantize="fixed",
+    weights=None,
 ):
     """Return the QuantizedNet of net; net itself is only read.
 
@@ -922,8 +928,10 @@ def quantize_net(
     holds for the input too; the logits keep 8 bits unless "output" is named.
     requantize: "fixed", integers only, as LiteRT's reference kernels; "float", float32
     multiply and round half to even, as ONNX Runtime.
-    Raises ValueError for bits, ranges or a requantize it cannot use, and where an
-    accumulator could leave int32.
+    weights: {layer name: QTensor} to use as they are, signed with zero_point 0 and
+    weight_bits bits; quantize_weight makes those of the layers it does not name.
+    Raises ValueError for bits, ranges, weights or a requantize it cannot use, and where
+    an accumulator could leave int32.
     Source: Jacob et al. 2017, sections 2.2 to 2.4; the article. Taught in notebook 04.
     """
     if requantize not in ("fixed", "float"):
@@ -935,11 +943,18 @@ def quantize_net(
         _bits_by_name(weight_bits, LAYERS),
         _bits_by_name(act_bits, names),
     )
+    if weights is not None and set(weights) - set(LAYERS):
+        raise ValueError(
+            f"weights are for {sorted(weights)}: name {', '.join(LAYERS)}."
+        )
     grids = {n: calc_scale_zero_point(*ranges[n], act_bits[n]) for n in names}
     layers = {}
     for name, following in zip(LAYERS, names[1:], strict=True):
         source = getattr(net, name)
-        w = quantize_weight(source.weight.detach(), weight_bits[name], per_channel)
+        w = (weights or {}).get(name)
+        if w is None:
+            w = quantize_weight(source.weight.detach(), weight_bits[name], per_channel)
+        _check_weight(name, w, weight_bits[name], source.weight.shape)
         w_scale = torch.as_tensor(w.scale).expand(len(w.tensor))
         # float32, in this order, because that is what ONNX Runtime computes.
         acc_scale = torch.tensor(grids[name][0]) * w_scale
@@ -955,6 +970,22 @@ def quantize_net(
             requantize,
         )
     return QuantizedNet(layers, act_bits["conv1"], *grids["conv1"])
+
+
+def _check_weight(name, w, bits, shape):
+    codes, zeros = w.tensor, torch.as_tensor(w.zero_point)
+    low, high = code_range(bits, signed=True) if bits > 1 else (-1, 1)
+    inside = low <= int(codes.min()) and int(codes.max()) <= high
+    inside = inside and (bits > 1 or bool(codes.all()))  # one bit holds no 0
+    if codes.dtype != torch.int8 or codes.shape != shape or not inside:
+        raise ValueError(
+            f"{name}'s codes are {codes.dtype} {tuple(codes.shape)} from "
+            f"{int(codes.min())} to {int(codes.max())}: give int8 {tuple(shape)} from "
+            f"{low} to {high}, as {bits} bits hold."
+        )
+    if bool(zeros.any()):
+        raise ValueError(f"{name}'s weights have a zero point other than 0.")
+    _check_grid(_broadcast(w.scale, codes, w.axis), torch.zeros(1), 0, 0)
 
 
 def _take(stream, kind, count):

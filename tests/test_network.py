@@ -370,6 +370,28 @@ def test_the_float_network_is_only_read(net, ranges, test_set):
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
 
 
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_weights_from_outside_are_used_as_they_are(bits, random_net, test_set):
+    images, outside = test_set[0][:5], {}
+    for name in ("conv2", "fc2"):
+        w = mq.quantize_weight(getattr(random_net, name).weight.detach(), bits)
+        outside[name] = w._replace(tensor=-w.tensor)
+    ranges = dict.fromkeys(NAMES, (-4.0, 4.0))
+    qnet = mq.quantize_net(random_net, ranges, bits, weights=outside)
+    with torch.no_grad():
+        for name in outside:
+            getattr(random_net, name).weight.neg_()
+    mirrored = mq.quantize_net(random_net, ranges, bits)
+    assert torch.equal(qnet.layers["conv2"].weight, mirrored.layers["conv2"].weight)
+    assert torch.equal(qnet(images), mirrored(images))
+
+
+def weighted(net, bits=4, **change):
+    """quantize_net with fc2's own weights, some of their fields changed."""
+    w = mq.quantize_weight(net.fc2.weight.detach(), bits)._replace(**change)
+    return mq.quantize_net(net, GOOD, bits, weights={"fc2": w})
+
+
 def test_8_bits_lose_at_most_a_tenth_of_a_point(net, ranges, test_set):
     accuracy = mq.evaluate(mq.quantize_net(net, ranges), *test_set)
     assert accuracy >= mq.evaluate(net, *test_set) - 0.001
@@ -474,6 +496,15 @@ GOOD = dict.fromkeys(NAMES, (-1.0, 1.0))
         (lambda n: mq.quantize_net(n, GOOD, act_bits={"conv1": 8}), "name conv1"),
         (lambda n: mq.quantize_net(n, GOOD, weight_bits={"conv3": 8}), "name conv1"),
         (lambda n: mq.quantize_net(n, GOOD, requantize="int"), "requantize is 'int'"),
+        (lambda n: weighted(n, tensor=torch.full((10, 500), 8).char()), "-8 to 7"),
+        (lambda n: weighted(n, tensor=torch.full((10, 500), -9).char()), "-8 to 7"),
+        (lambda n: weighted(n, 1, tensor=torch.zeros(10, 500).char()), "1 bits hold"),
+        (lambda n: weighted(n, tensor=torch.ones(10, 500)), "give int8"),
+        (lambda n: weighted(n, tensor=torch.ones(500, 10).char()), "10, 500"),
+        (lambda n: weighted(n, zero_point=torch.arange(10)), "zero point other"),
+        (lambda n: mq.quantize_net(n, GOOD, weights={"fc3": None}), "name conv1"),
+        (lambda n: weighted(n, scale=torch.zeros(10)), "positive and finite"),
+        (lambda n: weighted(n, scale=torch.ones(11)), "does not fit"),
         (lambda n: mq.quantize_net(n, GOOD)(torch.zeros(1, 784)), "N, 1, 28, 28"),
         (lambda n: mq.quantize_net(n, GOOD)(torch.zeros(0, 1, 28, 28)), "empty"),
         (
