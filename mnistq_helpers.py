@@ -13,6 +13,7 @@ import os
 import shutil
 import tempfile
 from collections import namedtuple
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -31,7 +32,12 @@ from tqdm.auto import tqdm
 ROOT = Path(__file__).resolve().parent
 COMMITTED = ROOT / "data" / "mnist_float.pt"  # the network every notebook starts from
 MINE = ROOT / "runs" / "mnist_float.pt"  # the one that you train in notebook 01
-COMMITTED_SHA256 = "c10a959df4cf2a82cb64ee2f10060364ea0af398be320920e94d41db02fa871b"
+SHIFTED = ROOT / "data" / "mnist_float_shifted.pt"  # trained on with shifted images
+SHA256 = {
+    COMMITTED: "c10a959df4cf2a82cb64ee2f10060364ea0af398be320920e94d41db02fa871b",
+    SHIFTED: "fdf48d610256ab08e8fbee7595eea1729c54ff47d544904c6a9f4e23ac34b14d",
+}
+LOW_BITS = ROOT / "data" / "low_bits"  # networks that tools/train_low_bits.py made
 MEAN, STD = 0.1307, 0.3081  # of all pixels of the 60,000 training images
 LAYERS = ("conv1", "conv2", "fc1", "fc2")
 # One image's shape at each activation, and each layer's kernel, seen as a convolution.
@@ -160,21 +166,22 @@ def evaluate(model, images, labels):
 def load_net(path=COMMITTED):
     """Return the trained Net in path, in eval mode.
 
-    path: mq.COMMITTED, whose SHA-256 is checked, or mq.MINE, written by notebook 01.
+    path: mq.COMMITTED or mq.SHIFTED, whose SHA-256 is checked, or mq.MINE, written by
+    notebook 01.
     Loads tensors only (weights_only), never code. Raises ValueError for a file that is
     missing, altered, or not a checkpoint of Net. Taught in notebook 01.
     """
     path = Path(path)
     remedy = (
         "restore it with git checkout"
-        if path == COMMITTED
+        if path in SHA256
         else "run notebook 01 to train and save it, or use mq.COMMITTED"
     )
     if not path.exists():
         raise ValueError(f"{path} is missing: {remedy}.")
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
-    if path == COMMITTED and digest != COMMITTED_SHA256:
+    if digest != SHA256.get(path, digest):
         raise ValueError(f"{path} was altered (its SHA-256 is {digest}): {remedy}.")
     net = Net()
     try:
@@ -284,6 +291,54 @@ def dequantize_tensor(q):
     return s * (q.tensor - _broadcast(q.zero_point, q.tensor, q.axis))
 
 
+class StraightThrough(torch.autograd.Function):
+    """x_hat forwards, dL/dx = dL/dx_hat backwards: as if rounding were the identity.
+
+    apply(x, x_hat), of one shape. Source: Bengio et al. 2013 (arXiv 1308.3432),
+    section 4. Taught in notebook 07.
+    """
+
+    @staticmethod
+    def forward(ctx, x, x_hat):
+        return x_hat.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad, None
+
+
+class FakeQuantize(torch.autograd.Function):
+    """x_hat = dequantize_tensor(quantize_tensor(x)) forwards; learned scale backwards.
+
+    apply(x, scale, zero_point, bits, signed, axis), with quantize_tensor's shapes.
+    dL/dx     = dL/dx_hat where round(x / scale) + zero_point is a code, else 0
+    dL/dscale = sum(dL/dx_hat * (x_hat - x) / scale), x being 0 where it is clipped,
+                divided by sqrt(qmax * values that share the scale)
+    Source: Esser et al. 2019 (arXiv 1902.08153), section 2. Taught in notebook 07.
+    """
+
+    @staticmethod
+    def forward(ctx, x, scale, zero_point, bits, signed, axis):
+        q = quantize_tensor(x, bits, scale, zero_point, signed, axis=axis)
+        x_hat = dequantize_tensor(q)
+        ctx.save_for_backward(x, scale, x_hat)
+        ctx.grid = zero_point, code_range(bits, signed), axis
+        return x_hat
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, scale, x_hat = ctx.saved_tensors
+        zero_point, (qmin, qmax), axis = ctx.grid
+        s, z = _broadcast(scale, x, axis), _broadcast(zero_point, x, axis)
+        q = torch.round(x / s) + z
+        inside = (q >= qmin) & (q <= qmax)
+        slope = grad * (x_hat - torch.where(inside, x, 0)) / s
+        rest = [i for i in range(x.dim()) if i != axis]
+        factor = math.sqrt(max(qmax, 1) * x.numel() / scale.numel())
+        grads = [torch.where(inside, grad, 0), slope.sum(rest) / factor]
+        return *grads, None, None, None, None
+
+
 def snr_db(x, x_hat):
     """Return the signal-to-noise ratio 10 * log10(sum x**2 / sum (x - x_hat)**2) in dB.
 
@@ -305,13 +360,15 @@ def _check_tensor(x, axis=None):
 
 
 def _check_grid(scale, zero_point, qmin, qmax):
-    if not bool((torch.isfinite(scale) & (scale > 0)).all()):
-        raise ValueError(f"scale {scale.tolist()} must be positive and finite.")
+    usable = torch.isfinite(scale) & (scale > 0)
+    if not bool(usable.all()):
+        bad = float(scale[~usable][0])
+        raise ValueError(f"the scale {bad} must be positive and finite.")
     fits = (zero_point >= qmin) & (zero_point <= qmax)
-    if not bool((fits & (zero_point == zero_point.round())).all()):
-        raise ValueError(
-            f"zero_point {zero_point.tolist()} must be an integer, {qmin} to {qmax}."
-        )
+    fits = fits & (zero_point == zero_point.round())
+    if not bool(fits.all()):
+        bad = float(zero_point[~fits][0])
+        raise ValueError(f"zero_point {bad:g} must be an integer, {qmin} to {qmax}.")
 
 
 def _broadcast(value, x, axis):
@@ -806,9 +863,10 @@ class QuantizedNet:
         write_whole(path, MAGIC + hashlib.sha256(body).digest() + body)
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path, requantize=None):
         """Return the network that save wrote. Nothing in the file is ever executed.
 
+        requantize: "fixed" or "float"; without it, what the network was saved with.
         Raises ValueError for a file that is missing, not of this format, truncated,
         altered, or that describes no network. Taught in notebook 08.
         """
@@ -823,12 +881,12 @@ class QuantizedNet:
         if MAGIC + hashlib.sha256(body).digest() + body != content:
             raise ValueError(f"{path} was truncated or altered: save it again.")
         try:
-            return cls._from_body(body)
+            return cls._from_body(body, requantize)
         except Exception as error:  # whatever a stranger may have put there
             raise ValueError(f"{path} describes no network: {error}") from error
 
     @classmethod
-    def _from_body(cls, body):
+    def _from_body(cls, body, requantize):
         line, _, rest = body.partition(b"\n")
         header, rest = json.loads(line), io.BytesIO(rest)
         weight_bits = _bits_by_name(header["weight_bits"], LAYERS)
@@ -855,7 +913,7 @@ class QuantizedNet:
                 grids[name],
                 grids[following],
                 act_bits[following],
-                header["requantize"],
+                requantize or header["requantize"],
             )
         if rest.read(1):
             raise ValueError("it is longer than its network.")
@@ -937,8 +995,7 @@ def quantize_net(
     if requantize not in ("fixed", "float"):
         raise ValueError(f'requantize is {requantize!r}: use "fixed" or "float".')
     names = (*LAYERS, "output")
-    if set(ranges) != set(names):
-        raise ValueError(f"ranges are for {sorted(ranges)}: give {', '.join(names)}.")
+    _check_ranges(ranges)
     weight_bits, act_bits = (
         _bits_by_name(weight_bits, LAYERS),
         _bits_by_name(act_bits, names),
@@ -970,6 +1027,283 @@ def quantize_net(
             requantize,
         )
     return QuantizedNet(layers, act_bits["conv1"], *grids["conv1"])
+
+
+def article_grid(low_high, bits, bugs):
+    """Return the published code's (scale, zero_point) of a range.
+
+    bugs: a set of letters, those of notebook 04's table that are left in.
+    Taught in notebook 04.
+    """
+    (low, high), qmax = low_high, 2**bits - 1
+    if "d" not in bugs:
+        low, high = min(low, 0.0), max(high, 0.0)
+    scale = (high - low) / qmax  # bug f: 0 for a constant tensor
+    zero_point = min(max(-low / scale, 0.0), qmax)
+    return scale, int(zero_point) if "c" in bugs else round(zero_point)
+
+
+def article_quantize(x, bits, bugs):
+    """Return the published code's (codes as floats, scale, zero_point).
+
+    Taught in notebook 04.
+    """
+    low_high = float(x.min()), float(x.max())
+    scale, zero_point = article_grid(low_high, bits, bugs)
+    q = torch.round(x / scale + zero_point).clamp(0, 2**bits - 1)
+    return q, scale, zero_point
+
+
+def article_layer(x, x_grid, layer, next_range, bits, bugs, last=False):
+    """Return the published code's (output, its grid) of a layer. Taught in notebook 04.
+
+    x: the codes that enter, on x_grid; next_range: of what leaves; last: the logits.
+    """
+    act_bits = 8 if "i" in bugs or last else bits
+    q_w, w_scale, w_zero = article_quantize(layer.weight.detach(), bits, bugs)
+    q_b, b_scale, b_zero = article_quantize(layer.bias.detach(), bits, bugs)
+    y_scale, y_zero = article_grid(next_range, act_bits, bugs)
+    w = (x_grid[0] * w_scale / y_scale) * (q_w - w_zero)
+    b = (b_scale / y_scale) * (q_b + b_zero if "a" in bugs else q_b - b_zero)
+    if w.dim() == 4:
+        w = w.to(memory_format=torch.channels_last)  # only for speed
+        y = F.conv2d(x - x_grid[1], w, b) + y_zero
+        y = F.max_pool2d(y, 2)  # commutes with all that follows
+    else:
+        y = F.linear(x.flatten(1) - x_grid[1], w, b) + y_zero
+    if "b" not in bugs:
+        y = torch.round(y).clamp(0, 2**act_bits - 1)
+    if not last:
+        y = y.clamp(min=0 if "e" in bugs else y_zero)
+    return y, (y_scale, y_zero)
+
+
+def article_ranges(net, images, bugs):
+    """Return the published code's ranges: calibrate's means, 64 times too wide if "h".
+
+    Rounded to two decimals, so that they are the same everywhere.
+    Taught in notebook 04.
+    """
+    times = 64 if "h" in bugs else 1  # divided by batches, not by pictures
+    return {
+        name: (round(times * low, 2), round(times * high, 2))
+        for name, (low, high) in calibrate(net, images, "mean").items()
+    }
+
+
+def article_forward(net, ranges, images, bits, bugs):
+    """Return the logits of the published forward pass with a set of its bugs.
+
+    ranges: article_ranges. Source: the article, whose bugs have letters from a to l.
+    Taught in notebook 04.
+    """
+    in_bits = 8 if "i" in bugs else bits
+    grid = article_grid(ranges["conv1"], in_bits, bugs)
+    x = torch.round(images / grid[0] + grid[1]).clamp(0, 2**in_bits - 1)
+    for name, following in (("conv1", "conv2"), ("conv2", "fc1"), ("fc1", "fc2")):
+        layer = getattr(net, name)
+        x, grid = article_layer(x, grid, layer, ranges[following], bits, bugs)
+    if "l" in bugs:
+        return net.fc2(grid[0] * (x - grid[1]))
+    output, grid = article_layer(
+        x, grid, net.fc2, ranges["output"], bits, bugs, last=True
+    )
+    return grid[0] * (output - grid[1])
+
+
+class MovingRange(nn.Module):
+    """Fake quantization on the range ema <- decay * ema + (1 - decay) * batch's range.
+
+    Only in train mode the range moves, and for the first delay batches nothing is
+    quantized. bits; low, high: the first range. grid_range() returns (low, high).
+    Source: Jacob et al. 2017, section 3.1. Taught in notebook 07.
+    """
+
+    def __init__(self, bits, low, high, delay=0, decay=0.99):
+        super().__init__()
+        self.bits, self.delay, self.decay = bits, delay, decay
+        self.register_buffer("ends", torch.tensor([low, high]))
+
+    def forward(self, x):
+        if self.training:
+            batch = torch.stack(x.detach().aminmax())
+            self.ends.lerp_(batch, 1 - self.decay)
+            self.delay -= 1
+            if self.delay >= 0:
+                return x
+        scale, zero_point = calc_scale_zero_point(*self.ends, self.bits)
+        grid = (torch.tensor(scale, device=x.device), zero_point)
+        return FakeQuantize.apply(x, *grid, self.bits, False, None)
+
+    def grid_range(self):
+        return tuple(self.ends.tolist())
+
+
+class LearnedStep(nn.Module):
+    """Fake quantization whose scale is learned; zero_point 0, for x >= 0.
+
+    bits; low (not used), high: the range to start from. grid_range() returns (0, high).
+    Source: Esser et al. 2019, section 2. Taught in notebook 07.
+    """
+
+    def __init__(self, bits, low, high):
+        super().__init__()
+        self.bits = bits
+        self.scale = nn.Parameter(torch.tensor(calc_scale_zero_point(0, high, bits)[0]))
+
+    def forward(self, x):
+        return FakeQuantize.apply(x, self.scale, 0, self.bits, False, None)
+
+    def grid_range(self):
+        return 0.0, float(self.scale.detach()) * code_range(self.bits)[1]
+
+
+class QatNet(nn.Module):
+    """A Net that computes in floats what its QuantizedNet will compute in integers.
+
+    net: a Net, copied; ranges: calibrate's; weight_bits, act_bits: 1 to 8, the input
+    and the logits keeping 8; activation: LearnedStep or MovingRange, made as
+    activation(bits, low, high) for what enters conv2, fc1 and fc2. The weights' scales
+    are learned, one for each output, from 2 * mean|w| / sqrt(qmax) on; at 1 bit they
+    are mean|w|. forward: images -> log-probabilities [N, 10].
+    Source: Jacob et al. 2017, section 3; Esser et al. 2019. Taught in notebook 07.
+    """
+
+    def __init__(self, net, ranges, weight_bits, act_bits, activation=LearnedStep):
+        super().__init__()
+        _check_ranges(ranges)
+        for bits in (weight_bits, act_bits):
+            _bits_by_name(dict.fromkeys(LAYERS, bits), LAYERS)
+        self.net, self.weight_bits, self.act_bits = deepcopy(net), weight_bits, act_bits
+        self.enter = nn.ModuleDict(
+            {n: activation(act_bits, *ranges[n]) for n in ("conv2", "fc1", "fc2")}
+        )
+        self.enter["output"] = MovingRange(8, *ranges["output"])
+        self.in_range = ranges["conv1"]
+        self.steps = nn.ParameterDict()
+        if weight_bits > 1:
+            _, qmax = code_range(weight_bits, signed=True)
+            for n in LAYERS:
+                size = getattr(net, n).weight.detach().abs().flatten(1).mean(1)
+                self.steps[n] = nn.Parameter(2 * size / math.sqrt(qmax))
+
+    def parameters_of(self, name):
+        """Return a layer's weight and bias on their grids."""
+        layer, bits = getattr(self.net, name), self.weight_bits
+        w, b = layer.weight, layer.bias
+        if name in self.steps:
+            w_scale = self.steps[name]
+            w_hat = FakeQuantize.apply(
+                w, w_scale, torch.zeros_like(w_scale), bits, True, 0
+            )
+        else:
+            q = quantize_weight(w.detach(), bits)
+            w_scale, w_hat = q.scale, StraightThrough.apply(w, dequantize_tensor(q))
+        ends, in_bits = self.in_range, 8
+        if name in self.enter:
+            ends, in_bits = self.enter[name].grid_range(), self.act_bits
+        in_scale, _ = calc_scale_zero_point(*ends, in_bits)
+        acc_scale = in_scale * w_scale.detach()
+        b_hat = torch.round(b.detach() / acc_scale) * acc_scale
+        return w_hat, StraightThrough.apply(b, b_hat)
+
+    def forward(self, x):  # (N, 1, 28, 28)
+        _check_images(x)
+        scale, zero_point = calc_scale_zero_point(*self.in_range)
+        x = dequantize_tensor(quantize_tensor(x, 8, scale, zero_point))
+        for name, following in zip(LAYERS, (*LAYERS[1:], "output"), strict=True):
+            w_hat, b_hat = self.parameters_of(name)
+            if w_hat.dim() == 4:
+                x = F.max_pool2d(F.conv2d(x, w_hat, b_hat), 2)
+            else:
+                x = F.linear(x.flatten(1), w_hat, b_hat)
+            x = self.enter[following](x if following == "output" else F.relu(x))
+        return F.log_softmax(x, dim=1)
+
+    def quantize(self, requantize="fixed"):
+        """Return the QuantizedNet on the same grids."""
+        weights = {}
+        for n in LAYERS:
+            w = getattr(self.net, n).weight.detach()
+            if n in self.steps:
+                step = self.steps[n].detach()
+                grid = (self.weight_bits, step, torch.zeros_like(step))
+                weights[n] = quantize_tensor(w, *grid, signed=True, axis=0)
+        ranges = {n: step.grid_range() for n, step in self.enter.items()}
+        ranges["conv1"] = self.in_range
+        acts = dict.fromkeys(LAYERS, self.act_bits) | {"conv1": 8}
+        return quantize_net(
+            self.net,
+            ranges,
+            self.weight_bits,
+            acts,
+            requantize=requantize,
+            weights=weights,
+        )
+
+
+def fine_tune(
+    model, images, labels, epochs=2, lr=0.03, shift=0, teacher=None, test=None
+):
+    """Train model in place by SGD with momentum 0.9 and lr falling to 0 on a cosine.
+
+    model: a QatNet or a Net; batches of 128 in a random order (torch's global seed).
+    shift: each image moves by up to so many pixels, at random, each time it is seen.
+    teacher: a Net whose probabilities are learned in place of the labels.
+    Returns a list with a dict for each epoch: "losses" of the batches, "loss", their
+    mean over the images, and "accuracy" on test.
+    Source: Esser et al. 2019, section 3; Hinton et al. 2015 (arXiv 1503.02531).
+    Taught in notebook 07.
+    """
+    batches = math.ceil(len(images) / 128)
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * batches)
+    padded = F.pad(images, [shift] * 4, value=float(images.min()))
+    history = []
+    for epoch in range(1, epochs + 1):
+        model.train()
+        losses, order = [], torch.randperm(len(images)).split(128)
+        name = f"epoch {epoch} of {epochs}"
+        for batch in tqdm(order, name, miniters=100, maxinterval=1e9):
+            x = random_crops(padded[batch], 28)
+            if teacher is None:
+                loss = F.nll_loss(model(x), labels[batch])
+            else:
+                with torch.no_grad():
+                    wanted = teacher(x)
+                loss = F.kl_div(
+                    model(x), wanted, reduction="batchmean", log_target=True
+                )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            cosine.step()
+            losses.append(loss.detach())
+        losses = torch.stack(losses).tolist()
+        total = sum(v * len(batch) for v, batch in zip(losses, order, strict=True))
+        history.append({"losses": losses, "loss": total / len(images)})
+        model.eval()
+        if test is not None:
+            history[-1]["accuracy"] = evaluate(model, *test)
+    return history
+
+
+def random_crops(x, size):
+    """Return a size x size window of each image of x [N, 1, H, W], at a random place.
+
+    Taught in notebook 07.
+    """
+    top, left = torch.randint(0, x.shape[-1] - size + 1, (2, len(x), 1, 1))
+    rows, columns = torch.arange(size)[:, None] + top, torch.arange(size) + left
+    return x[torch.arange(len(x))[:, None, None], 0, rows, columns].unsqueeze(1)
+
+
+def _check_ranges(ranges):
+    names = (*LAYERS, "output")
+    if set(ranges) != set(names):
+        raise ValueError(f"ranges are for {sorted(ranges)}: give {', '.join(names)}.")
+    for low, high in ranges.values():
+        calc_scale_zero_point(low, high)
 
 
 def _check_weight(name, w, bits, shape):

@@ -123,7 +123,7 @@ def test_a_bad_checkpoint_is_refused(tmp_path, monkeypatch):
     good = mq.COMMITTED.read_bytes()
     altered = tmp_path / "committed.pt"
     altered.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
-    monkeypatch.setattr(mq, "COMMITTED", altered)
+    monkeypatch.setitem(mq.SHA256, altered, mq.SHA256[mq.COMMITTED])
     with pytest.raises(ValueError, match=r"was altered.*git checkout"):
         mq.load_net(altered)
     mine = tmp_path / "mine.pt"

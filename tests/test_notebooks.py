@@ -152,7 +152,14 @@ TAUGHT = {
         "snr_db",
     },
     "03_calibration": {"activations", "range_mean", "range_mse", "range_entropy"},
-    "04_quantized_forward": {"quantize_weight"},
+    "04_quantized_forward": {
+        "quantize_weight",
+        "article_grid",
+        "article_quantize",
+        "article_layer",
+        "article_ranges",
+        "article_forward",
+    },
     "05_integer_only": {
         "quantize_multiplier",
         "high_multiply",
