@@ -1149,13 +1149,15 @@ class LearnedStep(nn.Module):
     def __init__(self, bits, low, high):
         super().__init__()
         self.bits = bits
-        self.scale = nn.Parameter(torch.tensor(calc_scale_zero_point(0, high, bits)[0]))
+        scale, _ = calc_scale_zero_point(0, high, bits)
+        self.scale = nn.Parameter(torch.tensor(scale))
 
     def forward(self, x):
         return FakeQuantize.apply(x, self.scale, 0, self.bits, False, None)
 
     def grid_range(self):
-        return 0.0, float(self.scale.detach()) * code_range(self.bits)[1]
+        high = float(self.scale.detach()) * code_range(self.bits)[1]
+        return 0.0, high
 
 
 class QatNet(nn.Module):
