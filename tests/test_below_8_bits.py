@@ -1,0 +1,154 @@
+"""GPTQ and the recipe of notebook 06, against slow references and plain rounding."""
+
+import pytest
+import torch
+
+import mnistq_helpers as mq
+
+
+def problem(seed, out=12, n=40, samples=400):
+    """Return (w, x): weights and correlated inputs, like a ReLU's."""
+    g = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(n, n, generator=g) / n**0.5
+    x = (torch.randn(samples, n, generator=g) @ mixing + 0.3).relu()
+    return torch.randn(out, n, generator=g), x
+
+
+def nearest(w, scale, bits):
+    low, high = mq.code_range(bits, signed=True)
+    if bits == 1:
+        return torch.where(w < 0, -1, 1).to(torch.int8)
+    q = (w.double() / scale.double()[:, None]).round().clamp(low, high)
+    return q.to(torch.int8)
+
+
+def output_error(w, codes, scale, x):
+    return float(((codes * scale[:, None] - w) @ x.T).square().sum())
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3, 4, 8])
+def test_gptq_errs_less_in_the_output_than_plain_rounding(bits):
+    ratios = []
+    for seed in range(50):
+        w, x = problem(seed)
+        q = mq.gptq(w, x.T @ x, bits)
+        plain = nearest(w, q.scale, bits)
+        ratio = output_error(w, q.tensor, q.scale, x)
+        ratios.append(ratio / output_error(w, plain, q.scale, x))
+    ratios = sorted(ratios)
+    print(f"{bits} bits: {ratios[0]:.2f}, {ratios[25]:.2f}, {ratios[-1]:.2f}")
+    assert ratios[-1] < 0.9  # in all 50
+    assert ratios[25] < (0.7 if bits == 1 else 0.6)  # the median
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_gptq_codes_are_in_range(bits):
+    w, x = problem(bits)
+    q = mq.gptq(w.reshape(12, 10, 2, 2), x.T @ x, bits)
+    low, high = mq.code_range(bits, signed=True) if bits > 1 else (-1, 1)
+    assert q.tensor.dtype == torch.int8 and q.tensor.shape == (12, 10, 2, 2)
+    assert low <= q.tensor.min() and q.tensor.max() <= high
+    assert bits > 1 or bool(q.tensor.all())
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_unrelated_inputs_leave_plain_rounding(bits):
+    w, _ = problem(1)
+    h = torch.diag(torch.rand(40, generator=torch.Generator().manual_seed(2)) + 0.1)
+    q = mq.gptq(w, h, bits)
+    assert torch.equal(q.tensor, nearest(w, q.scale, bits))
+
+
+def slow_gptq(w, h, scale, bits, damping):
+    """The paper's equation 2, word for word: the inverse anew for each column."""
+    h = h.double() + damping * h.double().diagonal().mean() * torch.eye(len(h))
+    w, codes = w.double().clone(), torch.zeros(w.shape, dtype=torch.int8)
+    low, high = mq.code_range(bits, signed=True)
+    for i in range(len(h)):
+        inverse = torch.linalg.inv(h[i:, i:])
+        for row in range(len(w)):
+            q = float(torch.round(w[row, i] / scale[row]).clamp(low, high))
+            error = (w[row, i] - q * scale[row]) / inverse[0, 0]
+            w[row, i:] -= error * inverse[0]
+            codes[row, i] = int(q)
+    return codes
+
+
+@pytest.mark.parametrize("bits", [2, 3, 6])
+@pytest.mark.parametrize("damping", [0.01, 0.3])
+def test_gptq_follows_the_papers_formula(bits, damping):
+    w, x = problem(bits, out=4, n=20)
+    h = x.T @ x
+    q = mq.gptq(w, h, bits, damping=damping)
+    slow = slow_gptq(w, h, q.scale.double(), bits, damping)
+    assert torch.equal(q.tensor, slow)
+
+
+def test_gptq_refuses_what_it_cannot_use():
+    w, x = problem(0)
+    h = x.T @ x
+    bad = torch.full_like(w, float("nan"))
+    cases = [
+        ((bad, h, 2), {}, "NaN"),
+        ((w, h * float("inf"), 2), {}, "NaN or infinity"),
+        ((w[:0], h, 2), {}, "empty"),
+        ((w, h[:5], 2), {}, r"h has shape \(5, 40\): give \(40, 40\)"),
+        ((w, h, 0), {}, "whole number"),
+        ((w, h, 9), {}, "1 to 8"),
+        ((w, h, 2, torch.ones(3)), {}, "does not fit"),
+        ((w, h, 2, -torch.ones(12)), {}, "positive"),
+        ((w, h, 2), {"damping": -1}, "damping is -1"),
+        ((w, -h, 2), {}, "raise damping"),
+    ]
+    for args, options, message in cases:
+        with pytest.raises(ValueError, match=message):
+            mq.gptq(*args, **options)
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_the_mse_scale_is_no_worse_than_any_other_tried(bits):
+    w, _ = problem(3)
+    scale = mq.mse_weight_scale(w, bits)
+    error = (nearest(w, scale, bits) * scale[:, None] - w).square().sum(1)
+    for factor in (0.3, 0.5, 0.7, 0.9, 1.0):
+        other = factor * mq.quantize_weight(w, bits).scale
+        worse = (nearest(w, other, bits) * other[:, None] - w).square().sum(1)
+        assert bool((error <= worse * 1.0001).all())
+
+
+def test_the_refitted_scale_is_the_best_for_its_codes():
+    w, x = problem(4)
+    h = x.T @ x
+    q = mq.refit_scale(w, mq.gptq(w, h, 2), h)
+    best = output_error(w, q.tensor, q.scale, x)
+    for factor in (0.98, 1.02):
+        assert output_error(w, q.tensor, factor * q.scale, x) > best
+    dead = q._replace(tensor=torch.zeros_like(q.tensor))
+    assert torch.equal(mq.refit_scale(w, dead, h).scale, q.scale)
+
+
+def test_the_recipe_beats_plain_rounding_and_leaves_the_net(
+    net, calibration_images, test_set
+):
+    images, labels = test_set[0][:2000], test_set[1][:2000]
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    bits = {"conv1": 8, "conv2": 2, "fc1": 2, "fc2": 2}
+    best = mq.quantize_best(net, calibration_images, 2, bits)
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+    plain = mq.quantize_net(net, mq.calibrate(net, calibration_images, "mse"), 2, bits)
+    assert mq.evaluate(best, images, labels) > 0.95
+    assert mq.evaluate(best, images, labels) > mq.evaluate(plain, images, labels) + 0.1
+    assert best.nbytes == plain.nbytes and best.requantize == "fixed"
+
+
+def test_the_recipe_refuses_what_its_parts_refuse(net, calibration_images):
+    few = calibration_images[:20]
+    for args, message in [
+        ((few[:0], 2, 2), "empty"),
+        ((few[:, :, 1:], 2, 2), "use \\[N, 1, 28, 28\\]"),
+        ((few, 0, 2), "whole number"),
+        ((few, 2, 9), "1 to 8"),
+        ((few, 2, 2, "other"), "requantize is"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            mq.quantize_best(net, *args)
