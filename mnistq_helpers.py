@@ -4,7 +4,6 @@
 4. the integer network          5. pictures and widgets
 """
 
-import copy
 import hashlib
 import html
 import io
@@ -1423,7 +1422,7 @@ def quantize_best(net, images, weight_bits, act_bits, requantize="fixed"):
     ranges = calibrate(net, images, "mse", act_bits)
     w_bits = _bits_by_name(weight_bits, LAYERS)
     a_bits = _bits_by_name(act_bits, tuple(SHAPES))
-    work, weights = copy.deepcopy(net), {}
+    work, weights = deepcopy(net), {}
     args = (work, ranges, w_bits, a_bits, True, requantize, weights)
     with torch.no_grad():
         exact = activations(net, images)
