@@ -168,6 +168,12 @@ TAUGHT = {
         "int_mm_is_exact",
         "int_matmul",
     },
+    "07_quantization_aware_training": {
+        "StraightThrough",
+        "FakeQuantize",
+        "MovingRange",
+        "LearnedStep",
+    },
     "08_real_engines": {"export_onnx", "export_tflite", "pack_codes", "unpack_codes"},
 }
 
