@@ -161,6 +161,14 @@ TAUGHT = {
         "int_mm_is_exact",
         "int_matmul",
     },
+    "06_below_8_bits": {
+        "mse_weight_scale",
+        "inverse_factor",
+        "gptq",
+        "layer_rows",
+        "refit_scale",
+        "quantize_best",
+    },
     "08_real_engines": {"export_onnx", "export_tflite", "pack_codes", "unpack_codes"},
 }
 
