@@ -1446,7 +1446,8 @@ def refit_scale(w, q, h):
     Least squares on the layer's outputs; scales that are not positive stay as they are.
     w: float [out, ...]; h as in gptq. Taught in notebook 06.
     """
-    rows, codes, h = w.flatten(1).double(), q.tensor.flatten(1).double(), h.double()
+    rows, codes = w.flatten(1).double(), q.tensor.flatten(1).double()
+    h = h.double()
     scale = ((rows @ h * codes).sum(1) / (codes @ h * codes).sum(1)).float()
     return q._replace(scale=torch.where(scale > 0, scale, q.scale))
 

@@ -168,6 +168,13 @@ TAUGHT = {
         "int_mm_is_exact",
         "int_matmul",
     },
+    "06_below_8_bits": {
+        "mse_weight_scale",
+        "inverse_factor",
+        "gptq",
+        "layer_rows",
+        "refit_scale",
+        "quantize_best",
     "07_quantization_aware_training": {
         "StraightThrough",
         "FakeQuantize",
