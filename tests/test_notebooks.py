@@ -175,6 +175,7 @@ TAUGHT = {
         "layer_rows",
         "refit_scale",
         "quantize_best",
+    },
     "07_quantization_aware_training": {
         "StraightThrough",
         "FakeQuantize",
