@@ -4,6 +4,7 @@
 4. the integer network          5. pictures and widgets
 """
 
+import copy
 import hashlib
 import html
 import io
@@ -13,7 +14,6 @@ import os
 import shutil
 import tempfile
 from collections import namedtuple
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -1176,7 +1176,8 @@ class QatNet(nn.Module):
         _check_ranges(ranges)
         for bits in (weight_bits, act_bits):
             _bits_by_name(dict.fromkeys(LAYERS, bits), LAYERS)
-        self.net, self.weight_bits, self.act_bits = deepcopy(net), weight_bits, act_bits
+        self.net = copy.deepcopy(net)
+        self.weight_bits, self.act_bits = weight_bits, act_bits
         self.enter = nn.ModuleDict(
             {n: activation(act_bits, *ranges[n]) for n in ("conv2", "fc1", "fc2")}
         )
@@ -1422,7 +1423,7 @@ def quantize_best(net, images, weight_bits, act_bits, requantize="fixed"):
     ranges = calibrate(net, images, "mse", act_bits)
     w_bits = _bits_by_name(weight_bits, LAYERS)
     a_bits = _bits_by_name(act_bits, tuple(SHAPES))
-    work, weights = deepcopy(net), {}
+    work, weights = copy.deepcopy(net), {}
     args = (work, ranges, w_bits, a_bits, True, requantize, weights)
     with torch.no_grad():
         exact = activations(net, images)
