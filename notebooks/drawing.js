@@ -2,16 +2,16 @@
 // Shared with Python: value, SIZE * SIZE bytes of ink, 0 to 255, row by row; and seen,
 // a number that Python raises when it has read them, so that the next may follow.
 const SIZE = 112; // 4 x 28
-const PEN = 9; // width of the stroke, in the same pixels
+const PEN = 10; // width of the stroke, in the same pixels
 const STEP = 4; // the way of the cursor for one arrow key
 
 function render({ model, el }) {
   el.innerHTML = `
     <style>
-      .field { position: relative; width: 280px; height: 280px; }
+      .field { position: relative; width: 280px; height: 280px; margin: 4px; }
       .field canvas { width: 280px; height: 280px; background: white; cursor: crosshair;
         border: 1px solid black; box-sizing: border-box; touch-action: none; }
-      .field canvas:focus { outline: 3px solid black; outline-offset: 2px; }
+      .field canvas:focus { outline: 3px solid black; }
       .field span { position: absolute; width: 18px; height: 18px; margin: -11px;
         border: 2px dashed black; border-radius: 50%; pointer-events: none; }
       .field span.down { border: 4px double black; }
@@ -19,7 +19,7 @@ function render({ model, el }) {
     </style>
     <div class="field"><canvas width="${SIZE}" height="${SIZE}" tabindex="0"
       role="application" data-lm-suppress-shortcuts="true"></canvas><span></span></div>
-    <div aria-live="polite"></div>`;
+    <div aria-live="polite" style="width: 280px; line-height: 1.3"></div>`;
   const canvas = el.querySelector("canvas");
   const ring = el.querySelector("span");
   const line = el.querySelector("[aria-live]");
@@ -36,7 +36,7 @@ function render({ model, el }) {
     if (!down) return;
     pen.beginPath();
     pen.moveTo(...from);
-    pen.lineTo(x, y);
+    pen.lineTo(x + 0.1, y); // a little further, so that a dot is drawn too
     pen.stroke();
     send();
   }
@@ -50,9 +50,11 @@ function render({ model, el }) {
   function send() { // one drawing at a time is with Python; the latest goes next
     dirty = waiting;
     if (waiting) return;
-    waiting = true;
     const { data } = pen.getImageData(0, 0, SIZE, SIZE);
     const ink = Uint8Array.from({ length: SIZE * SIZE }, (_, i) => data[4 * i + 3]);
+    const old = model.get("value");
+    if (ink.every((v, i) => v === old.getUint8(i))) return; // Python would not answer
+    waiting = true;
     model.set("value", new DataView(ink.buffer));
     model.save_changes();
   }

@@ -241,13 +241,15 @@ def drag(page, kind, element):
         element.click()
 
 
-def draw(page, points):
-    """Draw a line through points (x, y), 0 to 1 in the field, with the mouse."""
+def draw(page, stroke):
+    """Draw a stroke, one of DIGITS, into the playground with the mouse."""
     field = page.locator(".field canvas")
     field.scroll_into_view_if_needed()
     box = field.bounding_box()
+    points = [map(float, point.split()) for point in stroke.split(",")]
     places = [
-        (box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points
+        (box["x"] + x / 100 * box["width"], box["y"] + y / 100 * box["height"])
+        for x, y in points
     ]
     page.mouse.move(*places[0])
     page.mouse.down()
@@ -257,31 +259,11 @@ def draw(page, points):
     settle(page)
 
 
-DIGITS = {  # strokes of a hand, (x, y) from 0 to 1
-    0: [
-        (0.5, 0.2),
-        (0.35, 0.3),
-        (0.3, 0.5),
-        (0.35, 0.7),
-        (0.5, 0.8),
-        (0.65, 0.7),
-        (0.7, 0.5),
-        (0.65, 0.3),
-        (0.5, 0.2),
-    ],
-    1: [(0.55, 0.2), (0.45, 0.8)],
-    3: [
-        (0.35, 0.25),
-        (0.5, 0.2),
-        (0.65, 0.3),
-        (0.6, 0.42),
-        (0.48, 0.48),
-        (0.65, 0.55),
-        (0.68, 0.7),
-        (0.52, 0.8),
-        (0.33, 0.74),
-    ],
-    7: [(0.3, 0.25), (0.7, 0.25), (0.45, 0.85)],
+DIGITS = {  # strokes of a hand: x and y in percent of the field
+    0: "50 20, 35 30, 30 50, 35 70, 50 80, 65 70, 70 50, 65 30, 50 20",
+    1: "55 20, 45 80",
+    3: "35 25, 50 20, 65 30, 60 42, 48 48, 65 55, 68 70, 52 80, 33 74",
+    7: "30 25, 70 25, 45 85",
 }
 
 
