@@ -57,6 +57,7 @@ CONTROLS = {
     "slider": ".noUi-handle",
     "checkbox": ".widget-checkbox input",
     "dropdown": ".widget-dropdown select",
+    "toggle": "button.widget-toggle-button:not(.mod-active)",
     "button": "button.widget-button",
 }
 
@@ -183,13 +184,10 @@ def controls(page):
     found = []
     for kind, selector in CONTROLS.items():
         for element in page.locator(f".jp-OutputArea-output {selector}").all():
-            row = (
-                element
-                if kind == "button"
-                else element.locator(
-                    "xpath=ancestor::*[contains(@class, 'jupyter-widgets')][1]"
-                )
-            )
+            row = element
+            if kind in ("slider", "checkbox", "dropdown"):
+                widget = "xpath=ancestor::*[contains(@class, 'jupyter-widgets')][1]"
+                row = element.locator(widget)
             found.append((kind, row.inner_text().split("\n")[0], element))
     return found
 
@@ -215,10 +213,13 @@ def press(kind, element):
         value, top = map(element.get_attribute, ("aria-valuenow", "aria-valuemax"))
         element.press("ArrowLeft" if float(value) >= float(top) else "ArrowRight")
     elif kind == "dropdown":
-        last = element.evaluate("e => e.selectedIndex == e.length - 1")
-        element.press("ArrowUp" if last else "ArrowDown")
+        # JupyterLab takes the arrows, and many letters, while a cell is selected.
+        letters = element.evaluate(
+            "e => [...e.options].filter(o => !o.selected).map(o => o.text[0])"
+        )
+        element.press(next(x for x in letters if x.lower() in "egnqtuw"))
     else:
-        element.press("Enter" if kind == "button" else "Space")
+        element.press("Space" if kind == "checkbox" else "Enter")
 
 
 def drag(page, kind, element):
