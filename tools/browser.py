@@ -309,25 +309,25 @@ def screenshots(context, address):
                 slider.press("ArrowLeft" if now > bits else "ArrowRight")
                 settle(page)
             parts.append(area.last.screenshot())
-        (docs / "slider.png").write_bytes(stacked(parts))
+        (docs / "slider.png").write_bytes(side_by_side(parts))
     with opened(context, address, "09_playground.ipynb") as (page, _):
+        page.set_viewport_size({"width": 1200, "height": 1500})  # all of it in view
         draw(page, DIGITS[3])
         page.mouse.move(0, 0)
         area = page.locator(".jp-OutputArea-output:has(.field)")
         area.screenshot(path=docs / "playground.png")
 
 
-def stacked(pictures):
-    """Return one PNG with the given PNGs one above the other."""
+def side_by_side(pictures):
+    """Return one PNG with the left 500 pixels of the given PNGs side by side."""
     import io
 
     import matplotlib.image as image
     import numpy as np
 
     arrays = [image.imread(io.BytesIO(picture)) for picture in pictures]
-    width = min(array.shape[1] for array in arrays)
     file = io.BytesIO()
-    image.imsave(file, np.concatenate([array[:, :width] for array in arrays]))
+    image.imsave(file, np.concatenate([array[:, :500] for array in arrays], axis=1))
     return file.getvalue()
 
 
