@@ -268,30 +268,43 @@ DIGITS = {  # strokes of a hand: x and y in percent of the field
 }
 
 
-def time_control(page, element, keys):
-    """Return the median milliseconds from a key to what changes, over the keys."""
+def time_keys(page, element, keys):
+    """Return the median milliseconds from a key to what it changes."""
     element.focus()
     taken = [
-        seconds_to_change(page, element, lambda k=k: element.press(k)) for k in keys
+        seconds_to_change(page, element, lambda key=key: element.press(key))
+        for key in keys
     ]
+    if None in taken:
+        raise RuntimeError(f"A key of {keys} changed nothing.")
     return 1e3 * statistics.median(taken)
 
 
 def times(context, address):
-    """Print the medians for notebook 02's pictures, 04's accuracy and a drawing."""
-    keys = ["ArrowLeft"] * 4 + ["ArrowRight"] * 4
-    for name in ("02_quantization_math.ipynb", "04_quantized_forward.ipynb"):
-        with opened(context, address, name) as (page, _):
-            for kind, label, element in controls(page):
-                if kind == "slider":
-                    median = time_control(page, element, keys)
-                    print(f"{name}: slider {label!r}: {median:.0f} ms", flush=True)
+    """Print the medians for notebook 02's pictures, a drawing, and 04's accuracy."""
+    with opened(context, address, "02_quantization_math.ipynb") as (page, _):
+        time_sliders(page, "02")
     with opened(context, address, "09_playground.ipynb") as (page, _):
         field = page.locator(".field canvas")
         field.focus()
         field.press("Space")  # the pen is down: each arrow draws
-        median = time_control(page, field, ["ArrowLeft", "ArrowDown"] * 6)
-        print(f"09_playground.ipynb: a stroke by a key: {median:.0f} ms")
+        settle(page)
+        median = time_keys(page, field, ["ArrowLeft", "ArrowDown"] * 6)
+        print(f"09, a stroke drawn by a key: {median:.0f} ms", flush=True)
+    with opened(context, address, "04_quantized_forward.ipynb") as (page, _):
+        time_sliders(page, "04")
+
+
+def time_sliders(page, name):
+    """Print the median of each slider, moved to and fro."""
+    for kind, label, element in controls(page):
+        if kind == "slider":
+            value, low = map(element.get_attribute, ("aria-valuenow", "aria-valuemin"))
+            keys = ["ArrowLeft", "ArrowRight"] * 4
+            if float(value) <= float(low):
+                keys.reverse()
+            median = time_keys(page, element, keys)
+            print(f"{name}, slider {label!r}: {median:.0f} ms", flush=True)
 
 
 def screenshots(context, address):
