@@ -1756,7 +1756,8 @@ class Panel(W.VBox):
         layout = W.Layout(width=width, height=height, object_fit="contain")
         self.image = W.Image(format="png", layout=layout)
         for control in controls.values():
-            control.style.description_width = "initial"
+            if hasattr(control, "style"):
+                control.style.description_width = "initial"
             control.observe(self._moved, names="value")
         self._redraw()
         wrap = W.Layout(flex_flow="row wrap")  # many switches side by side
@@ -1779,7 +1780,8 @@ class Panel(W.VBox):
             self.text.value = f"<b>This setting failed.</b> {problem}"
 
     def __repr__(self):  # what a reader sees where nothing runs
-        labels = ", ".join(c.description or n for n, c in self.controls.items())
+        names = self.controls.items()
+        labels = ", ".join(getattr(c, "description", "") or n for n, c in names)
         return f"[interactive: {labels}; run the notebook to move it]"
 
 

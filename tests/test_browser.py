@@ -1,0 +1,108 @@
+"""A person can use it: every notebook in a real JupyterLab and a real browser.
+
+Notebooks 01 and 07 train for minutes: MNISTQ_ALL_BROWSER=1 pytest runs them too.
+"""
+
+import os
+
+import pytest
+
+from tools import browser
+
+SLOW = ("01", "07")
+ALL = os.environ.get("MNISTQ_ALL_BROWSER") == "1"
+NOTEBOOKS = [
+    pytest.param(
+        path.name,
+        id=path.stem,
+        marks=[
+            pytest.mark.slow,
+            pytest.mark.skipif(not ALL, reason="set MNISTQ_ALL_BROWSER=1 to run it"),
+        ]
+        if path.name[:2] in SLOW
+        else [],
+    )
+    for path in sorted((browser.ROOT / "notebooks").glob("*.ipynb"))
+]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """Yield (browser, address of a JupyterLab that serves a copy of the checkout)."""
+    executable, missing = browser.find_browser()
+    if missing:
+        pytest.skip(f"The browser tests are skipped because {missing}.")
+    folder = tmp_path_factory.mktemp("checkout")
+    browser.copy_checkout(folder)
+    with browser.serve(folder) as address, browser.browse(executable) as context:
+        yield context, address
+
+
+def assert_well(page, errors):
+    assert page.evaluate(browser.FAILED) == []
+    assert errors == []
+    text = page.locator(".jp-Notebook").inner_text()
+    assert "This setting failed" not in text and "Error displaying widget" not in text
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_every_control_moves_by_key_and_by_mouse(lab, name):
+    with browser.opened(*lab, name) as (page, errors):
+        assert_well(page, errors)
+        assert page.evaluate(browser.NOT_RUN) == []
+        found = browser.controls(page)
+        assert found
+        still = []
+        for how, use in (
+            ("keys", lambda kind, element: browser.press(kind, element)),
+            ("mouse", lambda kind, element: browser.drag(page, kind, element)),
+        ):
+            for kind, label, element in found:
+                element.scroll_into_view_if_needed()
+                taken = browser.seconds_to_change(
+                    page, element, lambda use=use, k=kind, e=element: use(k, e)
+                )
+                if taken is None:
+                    still.append(f"{kind} {label!r} by {how}")
+        assert still == []
+        assert_well(page, errors)
+
+
+@pytest.mark.parametrize("digit", browser.DIGITS)
+def test_a_drawn_digit_is_read_by_float_and_8_bits(playground, digit):
+    page, errors = playground
+    page.get_by_role("button", name="clear").click()
+    browser.settle(page)
+    browser.draw(page, browser.DIGITS[digit])
+    text = " ".join(page.locator(".widget-html-content").all_inner_texts())
+    assert f"Float reads {digit} " in text and f"integers {digit} " in text
+    assert "Weights 8, 8, 8, 8 bits, activations 8" in text
+    assert_well(page, errors)
+
+
+def test_a_digit_is_drawn_with_keys_alone_and_cleared(playground):
+    page, errors = playground
+    page.get_by_role("button", name="clear").click()
+    field = page.locator(".field canvas")
+    before = field.screenshot()
+    field.focus()
+    assert field.evaluate("e => getComputedStyle(e).outlineStyle") == "solid"
+    assert "space" in field.get_attribute("aria-label")
+    assert field.screenshot() != before  # the pen is seen where it stands
+    keys = ["ArrowUp"] * 8 + [" "] + ["ArrowDown"] * 16 + [" "]  # a 1
+    for key in keys:
+        field.press(key)
+    browser.settle(page)
+    text = " ".join(page.locator(".widget-html-content").all_inner_texts())
+    assert "Float reads 1 " in text and "integers 1 " in text
+    field.press("Delete")
+    browser.settle(page)
+    text = " ".join(page.locator(".widget-html-content").all_inner_texts())
+    assert "The field is empty" in text
+    assert_well(page, errors)
+
+
+@pytest.fixture(scope="module")
+def playground(lab):
+    with browser.opened(*lab, "09_playground.ipynb") as opened:
+        yield opened

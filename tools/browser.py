@@ -1,0 +1,361 @@
+"""Drive the notebooks in a real JupyterLab and a headless Chromium.
+
+usage: python tools/browser.py times         median times from a control to its picture
+       python tools/browser.py screenshots   docs/slider.png and docs/playground.png
+Needs playwright (in requirements.txt) and the system's own chromium or chrome; nothing
+is downloaded. tests/test_browser.py uses the same functions.
+"""
+
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+SETTINGS = {
+    # Its news would cover the page.
+    "apputils-extension/notification": '{"fetchNews": "false"}',
+    # Others do not render a cell that is out of view, and lose the keys pressed there.
+    "notebook-extension/tracker": '{"windowingMode": "none"}',
+    "docmanager-extension/plugin": '{"autosave": false}',
+}
+FOLDERS = (
+    "JUPYTER_CONFIG_DIR",
+    "JUPYTER_DATA_DIR",
+    "JUPYTER_RUNTIME_DIR",
+    "JUPYTERLAB_SETTINGS_DIR",
+    "JUPYTERLAB_WORKSPACES_DIR",
+    "IPYTHONDIR",
+    "MPLCONFIGDIR",
+)
+KERNEL = "jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel"
+# What went wrong in the cells: error outputs, with the first line of their cells.
+FAILED = """() => [...jupyterapp.shell.currentWidget.content.model.cells]
+  .map(cell => cell.sharedModel)
+  .filter(cell => cell.cell_type == "code"
+    && cell.outputs.some(output => output.output_type == "error"))
+  .map(cell => cell.source.split("\\n")[0])"""
+NOT_RUN = """() => [...jupyterapp.shell.currentWidget.content.model.cells]
+  .map(cell => cell.sharedModel)
+  .filter(cell => cell.cell_type == "code" && !cell.execution_count)
+  .map(cell => cell.source.split("\\n")[0])"""
+# The pictures and the text of an output, without what belongs to its controls.
+SEEN = """control => {
+  const area = control.closest(".jp-OutputArea-output");
+  return JSON.stringify([
+    [...area.querySelectorAll(".widget-html-content")].map(e => e.innerText),
+    [...area.querySelectorAll("img")].map(e => e.src)]); }"""
+CONTROLS = {
+    "slider": ".noUi-handle",
+    "checkbox": ".widget-checkbox input",
+    "dropdown": ".widget-dropdown select",
+    "toggle": "button.widget-toggle-button:not(.mod-active)",
+    "button": "button.widget-button",
+}
+
+
+def find_browser():
+    """Return (path of a browser, None), or (None, what is missing)."""
+    try:
+        import playwright  # noqa: F401
+    except ImportError:
+        return None, "playwright is not installed: pip install -r requirements.txt"
+    found = [path for path in map(shutil.which, NAMES) if path]
+    if not found:
+        return None, f"no browser is installed: none of {', '.join(NAMES)} is on PATH"
+    return found[0], None
+
+
+def copy_checkout(folder):
+    """Copy what notebooks need, so that nothing in the checkout changes."""
+    shutil.copytree(
+        ROOT / "notebooks",
+        folder / "notebooks",
+        ignore=shutil.ignore_patterns(".*"),
+    )
+    shutil.copy(ROOT / "mnistq_helpers.py", folder)
+    (folder / "data").symlink_to(ROOT / "data")
+
+
+@contextmanager
+def serve(folder):
+    """Run a JupyterLab with settings of its own on folder; yield its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with tempfile.TemporaryDirectory() as temporary:
+        for plugin, text in SETTINGS.items():
+            path = Path(temporary, "JUPYTERLAB_SETTINGS_DIR", "@jupyterlab", plugin)
+            path = path.with_name(f"{path.name}.jupyterlab-settings")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
+        command += [
+            "--ServerApp.ip=127.0.0.1",
+            f"--ServerApp.port={port}",
+            "--ServerApp.port_retries=0",
+            "--IdentityProvider.token=",
+            f"--ServerApp.root_dir={folder}",
+            "--LabApp.news_url=None",
+            "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+            "--LabApp.extension_manager=readonly",
+            "--LabApp.expose_app_in_browser=True",
+        ]
+        environment = os.environ | {name: f"{temporary}/{name}" for name in FOLDERS}
+        log = Path(temporary, "lab.log")
+        with log.open("w") as output:
+            server = subprocess.Popen(
+                command, env=environment, stdout=output, stderr=subprocess.STDOUT
+            )
+            try:
+                address = f"http://127.0.0.1:{port}"
+                wait_for(f"{address}/api/status", server, log)
+                yield address
+            finally:
+                server.terminate()
+                server.wait(60)
+
+
+def wait_for(address, server, log, seconds=180):
+    """Return when the address answers."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            urllib.request.urlopen(address, timeout=5).close()
+            return
+        except OSError:
+            time.sleep(0.2)
+    raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()}")
+
+
+@contextmanager
+def browse(executable, size=(1200, 1000)):
+    """Run a headless browser; yield it."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        options = {"executable_path": executable, "args": ["--no-sandbox"]}
+        with driver.chromium.launch(**options) as browser:
+            context = browser.new_context(
+                viewport={"width": size[0], "height": size[1]}
+            )
+            yield context
+
+
+@contextmanager
+def opened(context, address, name, seconds=1500):
+    """Open a notebook, run all its cells; yield (page, [errors of the page])."""
+    page, errors = context.new_page(), []
+    page.set_default_timeout(1000 * seconds)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(f"{address}/lab/tree/notebooks/{name}?reset")
+    page.wait_for_function(f"window.{KERNEL}?.status == 'idle'")
+    # The promise is kept when all cells have run, or when one has failed.
+    page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
+    settle(page)
+    try:
+        yield page, errors
+    finally:
+        page.evaluate(f"{KERNEL}.shutdown()")
+        page.close()
+
+
+def settle(page, quiet=0.3):
+    """Wait until the kernel has been idle for quiet seconds."""
+    since = None
+    while since is None or time.monotonic() < since + quiet:
+        if page.evaluate(f"{KERNEL}.status") == "idle":
+            since = since or time.monotonic()
+        else:
+            since = None
+        page.wait_for_timeout(20)
+
+
+def controls(page):
+    """Return [(kind, label, element)] of all controls in the page's outputs."""
+    found = []
+    for kind, selector in CONTROLS.items():
+        for element in page.locator(f".jp-OutputArea-output {selector}").all():
+            row = element
+            if kind in ("slider", "checkbox", "dropdown"):
+                widget = "xpath=ancestor::*[contains(@class, 'jupyter-widgets')][1]"
+                row = element.locator(widget)
+            found.append((kind, row.inner_text().split("\n")[0], element))
+    return found
+
+
+def seconds_to_change(page, element, act, timeout=60):
+    """Do act; return the seconds until the output changed, or None if it never did."""
+    before = element.evaluate(SEEN)
+    start = time.perf_counter()
+    act()
+    while element.evaluate(SEEN) == before:
+        if time.perf_counter() > start + timeout:
+            return None
+        page.wait_for_timeout(5)
+    seconds = time.perf_counter() - start
+    settle(page)
+    return seconds
+
+
+def press(kind, element):
+    """Use a control by its keys."""
+    element.focus()
+    if kind == "slider":
+        value, top = map(element.get_attribute, ("aria-valuenow", "aria-valuemax"))
+        element.press("ArrowLeft" if float(value) >= float(top) else "ArrowRight")
+    elif kind == "dropdown":
+        # JupyterLab takes the arrows, and many letters, while a cell is selected.
+        letters = element.evaluate(
+            "e => [...e.options].filter(o => !o.selected).map(o => o.text[0])"
+        )
+        element.press(next(x for x in letters if x.lower() in "egnqtuw"))
+    else:
+        element.press("Space" if kind == "checkbox" else "Enter")
+
+
+def drag(page, kind, element):
+    """Use a control by the mouse."""
+    if kind == "slider":
+        box = element.bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        value, low = map(element.get_attribute, ("aria-valuenow", "aria-valuemin"))
+        way = 400 if float(value) <= float(low) else -400
+        page.mouse.move(x, y)
+        page.mouse.down()
+        page.mouse.move(x + way, y, steps=8)
+        page.mouse.up()
+    elif kind == "dropdown":  # its list belongs to the window system: chosen by keys
+        element.click()
+        last = element.evaluate("e => e.selectedIndex == e.length - 1")
+        page.keyboard.press("ArrowUp" if last else "ArrowDown")
+        page.keyboard.press("Enter")
+    else:
+        element.click()
+
+
+def draw(page, stroke):
+    """Draw a stroke, one of DIGITS, into the playground with the mouse."""
+    field = page.locator(".field canvas")
+    field.scroll_into_view_if_needed()
+    box = field.bounding_box()
+    points = [map(float, point.split()) for point in stroke.split(",")]
+    places = [
+        (box["x"] + x / 100 * box["width"], box["y"] + y / 100 * box["height"])
+        for x, y in points
+    ]
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    for place in places[1:]:
+        page.mouse.move(*place, steps=10)
+    page.mouse.up()
+    settle(page)
+
+
+DIGITS = {  # strokes of a hand: x and y in percent of the field
+    0: "50 20, 35 30, 30 50, 35 70, 50 80, 65 70, 70 50, 65 30, 50 20",
+    1: "55 20, 45 80",
+    3: "35 25, 50 20, 65 30, 60 42, 48 48, 65 55, 68 70, 52 80, 33 74",
+    7: "30 25, 70 25, 45 85",
+}
+
+
+def time_keys(page, element, keys):
+    """Return the median milliseconds from a key to what it changes."""
+    element.focus()
+    taken = [
+        seconds_to_change(page, element, lambda key=key: element.press(key))
+        for key in keys
+    ]
+    if None in taken:
+        raise RuntimeError(f"A key of {keys} changed nothing.")
+    return 1e3 * statistics.median(taken)
+
+
+def times(context, address):
+    """Print the medians for notebook 02's pictures, a drawing, and 04's accuracy."""
+    with opened(context, address, "02_quantization_math.ipynb") as (page, _):
+        time_sliders(page, "02")
+    with opened(context, address, "09_playground.ipynb") as (page, _):
+        field = page.locator(".field canvas")
+        field.focus()
+        field.press("Space")  # the pen is down: each arrow draws
+        settle(page)
+        median = time_keys(page, field, ["ArrowLeft", "ArrowDown"] * 6)
+        print(f"09, a stroke drawn by a key: {median:.0f} ms", flush=True)
+    with opened(context, address, "04_quantized_forward.ipynb") as (page, _):
+        time_sliders(page, "04")
+
+
+def time_sliders(page, name):
+    """Print the median of each slider, moved to and fro."""
+    for kind, label, element in controls(page):
+        if kind == "slider":
+            value, low = map(element.get_attribute, ("aria-valuenow", "aria-valuemin"))
+            keys = ["ArrowLeft", "ArrowRight"] * 4
+            if float(value) <= float(low):
+                keys.reverse()
+            median = time_keys(page, element, keys)
+            print(f"{name}, slider {label!r}: {median:.0f} ms", flush=True)
+
+
+def screenshots(context, address):
+    """Write the README's two pictures."""
+    docs = ROOT / "docs"
+    with opened(context, address, "02_quantization_math.ipynb") as (page, _):
+        _, _, slider = next(c for c in controls(page) if c[1] == "bits")
+        area = slider.locator(
+            "xpath=ancestor::*[contains(@class,'jp-OutputArea-output')]"
+        )
+        slider.focus()
+        parts = []
+        for bits in (8, 2):
+            while (now := int(float(slider.get_attribute("aria-valuenow")))) != bits:
+                slider.press("ArrowLeft" if now > bits else "ArrowRight")
+                settle(page)
+            parts.append(area.last.screenshot())
+        (docs / "slider.png").write_bytes(side_by_side(parts))
+    with opened(context, address, "09_playground.ipynb") as (page, _):
+        page.set_viewport_size({"width": 1200, "height": 1500})  # all of it in view
+        draw(page, DIGITS[3])
+        page.mouse.move(0, 0)
+        area = page.locator(".jp-OutputArea-output:has(.field)")
+        area.screenshot(path=docs / "playground.png")
+
+
+def side_by_side(pictures):
+    """Return one PNG with the left 500 pixels of the given PNGs side by side."""
+    import io
+
+    import matplotlib.image as image
+    import numpy as np
+
+    arrays = [image.imread(io.BytesIO(picture)) for picture in pictures]
+    file = io.BytesIO()
+    image.imsave(file, np.concatenate([array[:, :500] for array in arrays], axis=1))
+    return file.getvalue()
+
+
+def main():
+    work = {"times": times, "screenshots": screenshots}.get("".join(sys.argv[1:]))
+    if work is None:
+        raise SystemExit(__doc__)
+    executable, missing = find_browser()
+    if missing:
+        raise SystemExit(missing)
+    with tempfile.TemporaryDirectory() as folder:
+        copy_checkout(Path(folder))
+        with serve(folder) as address, browse(executable) as context:
+            work(context, address)
+
+
+if __name__ == "__main__":
+    main()
