@@ -1769,7 +1769,7 @@ class Panel(W.VBox):
         values = {name: control.value for name, control in self.controls.items()}
         text = self.draw(figure, **values)
         png = io.BytesIO()
-        figure.savefig(png)
+        figure.savefig(png, pil_kwargs={"compress_level": 1})  # larger, sooner
         self.image.value, self.text.value = png.getvalue(), html.escape(text)
 
     def _moved(self, change):
