@@ -11,6 +11,8 @@ import copy
 import math
 
 import torch
+from torch import nn
+from torchvision import transforms
 
 import mnistq_helpers as mq
 
@@ -103,6 +105,111 @@ def show(value):
         inner = ", ".join(show(part) for part in value)
         return f"[{inner}]" if isinstance(value, list) else f"({inner})"
     return repr(value)
+
+
+# ------------------------------------------------------------------------------
+# 01 Train the float network
+# ------------------------------------------------------------------------------
+
+
+def my_normalise(answer):
+    """Exercise 01.1: what the network reads of MNIST's bytes."""
+
+    def reference(pixels):
+        to_float = transforms.ConvertImageDtype(torch.float32)
+        normalise = transforms.Normalize((0.1307,), (0.3081,))
+        return torch.stack([normalise(to_float(p[None])) for p in pixels])
+
+    def case(*pictures):
+        return (torch.tensor(pictures, dtype=torch.uint8),)
+
+    cases = [
+        (case([[0]]), "Black is 0 less the mean, divided by the deviation."),
+        (case([[255]]), "White is 1 after the division by 255."),
+        (case([[0, 255]], [[255, 0]]), "The channel's axis is the second one."),
+    ]
+    praise = (
+        "The input is no byte any more, but it still has only 256 values: "
+        "quantizing it again to 8 bits will lose nothing worth a name."
+    )
+    judge(answer, reference, cases, praise)
+
+
+def my_parameters(answer):
+    """Exercise 01.2: how many numbers a network of other widths learns."""
+
+    def reference(first, second, hidden):
+        layers = (
+            nn.Conv2d(1, first, 5),
+            nn.Conv2d(first, second, 5),
+            nn.Linear(16 * second, hidden),
+            nn.Linear(hidden, 10),
+        )
+        return sum(p.numel() for layer in layers for p in layer.parameters())
+
+    cases = [
+        (
+            (1, 1, 1),
+            "26 + 26 + 17 + 20: each output has a bias; fc1 sees 4 x 4.",
+        ),
+        ((2, 1, 1), "A kernel of conv2 reaches over all channels of conv1."),
+        ((1, 2, 1), "fc1 sees 4 x 4 numbers of each channel of conv2."),
+        ((1, 1, 2), "fc2 sees all of fc1's outputs."),
+        ((20, 50, 500), "This is the network itself: 431,080."),
+        ((10, 25, 250), "All three halved."),
+    ]
+    praise = (
+        "Where a layer's two widths are both halved, a quarter of it is left; "
+        "fc1 is such a layer, and nearly everything."
+    )
+    judge(answer, reference, cases, praise)
+
+
+def my_sure_and_wrong(answer):
+    """Exercise 01.3: counts of (wrong but sure, right by luck)."""
+
+    def reference(scores, labels):
+        sure = luck = 0
+        for row, label in zip(
+            scores.exp().tolist(), labels.tolist(), strict=True
+        ):
+            right = row.index(max(row)) == label
+            sure += not right and max(row) > 0.9
+            luck += right and max(row) < 0.5
+        return int(sure), int(luck)
+
+    def case(probabilities, labels):
+        return torch.tensor(probabilities).log(), torch.tensor(labels)
+
+    cases = [
+        (
+            case([[0.05, 0.95]], [1]),
+            "Sure and right is neither group; a score is a probability's log.",
+        ),
+        (
+            case([[0.95, 0.05]], [1]),
+            "0.95 for the wrong digit: wrong, but sure.",
+        ),
+        (
+            case([[0.4, 0.3, 0.3]], [0]),
+            "0.4 for the right digit: right by luck.",
+        ),
+        (
+            case([[0.4, 0.3, 0.3]], [1]),
+            "Not sure and wrong: neither of the two groups.",
+        ),
+        (
+            case(
+                [[0.95, 0.05, 0.0], [0.4, 0.3, 0.3], [0.6, 0.3, 0.1]], [1, 0, 0]
+            ),
+            "All of it together.",
+        ),
+    ]
+    praise = (
+        "Accuracy hides both groups. Quantization can tip only those digits "
+        "whose best score has another one close by."
+    )
+    judge(answer, reference, cases, praise)
 
 
 # ------------------------------------------------------------------------------
@@ -199,5 +306,129 @@ def my_scales(answer):
     praise = (
         "One outlier now spoils the scale of its own channel and no other: "
         "the reason why weights are quantized per channel."
+    )
+    judge(answer, reference, cases, praise)
+
+
+# ------------------------------------------------------------------------------
+# 09 The playground
+# ------------------------------------------------------------------------------
+
+
+def my_box(answer):
+    """Exercise 09.1: the rows and columns with more ink than one pixel's."""
+
+    def reference(ink):
+        ends = []
+        for lines in (ink.tolist(), ink.T.tolist()):
+            full = [
+                number for number, line in enumerate(lines) if sum(line) > 255
+            ]
+            ends += [min(full), max(full) + 1]
+        return tuple(ends)
+
+    def case(*rows):
+        return (torch.tensor(rows, dtype=torch.uint8),)
+
+    cases = [
+        (
+            case([200, 200], [200, 200]),
+            "bottom and right are one more than the last that counts.",
+        ),
+        (
+            case([0, 0, 0], [0, 200, 200], [0, 200, 200]),
+            "Numbers are counted from the whole field's corner.",
+        ),
+        (
+            case([0, 200, 200], [0, 200, 200], [0, 200, 200], [0, 0, 0]),
+            "Rows come first: top and bottom, then left and right.",
+        ),
+        (
+            case([200, 200, 0], [200, 200, 0], [0, 0, 40]),
+            "A speck of 40 in a row and a column of its own does not count.",
+        ),
+        (
+            case([200, 200, 0], [200, 200, 0], [0, 0, 255]),
+            "Exactly 255 is not more than 255.",
+        ),
+    ]
+    praise = (
+        "The speck is gone, and with it every faint edge: what is cleaned "
+        "before the network is lost for the network."
+    )
+    judge(answer, reference, cases, praise)
+
+
+def my_middle(answer):
+    """Exercise 09.2: the centre of mass (y, x)."""
+
+    def reference(ink):
+        places = [
+            (y, x, amount)
+            for y, row in enumerate(ink.tolist())
+            for x, amount in enumerate(row)
+        ]
+        mass = sum(amount for _, _, amount in places)
+        y = sum(y * amount for y, _, amount in places) / mass
+        return float(y), float(
+            sum(x * amount for _, x, amount in places) / mass
+        )
+
+    def case(*rows):
+        return (torch.tensor(rows, dtype=torch.uint8),)
+
+    cases = [
+        (case([1]), "The first row and the first column are 0."),
+        (case([0], [1]), "Rows come first: (y, x)."),
+        (case([1, 1, 0, 0]), "Empty columns do not pull."),
+        (case([3, 0, 1]), "Dark pixels pull more than faint ones."),
+        (
+            case([200, 0], [200, 200]),
+            "Ink adds up to more than 255: too much for uint8.",
+        ),
+        (case([0, 9, 0, 7], [1, 2, 3, 4], [250, 0, 0, 250]), "All together."),
+    ]
+    praise = (
+        "So MNIST placed its pictures, and a network that never saw others "
+        "needs yours placed the same way."
+    )
+    judge(answer, reference, cases, praise)
+
+
+def my_disagreements(answer):
+    """Exercise 09.3: the pictures that two networks read differently."""
+
+    def reference(a, b):
+        pairs = enumerate(zip(a.tolist(), b.tolist(), strict=True))
+        found = [n for n, (x, y) in pairs if x.index(max(x)) != y.index(max(y))]
+        return torch.tensor(found, dtype=torch.int64)
+
+    def case(a, b):
+        return torch.tensor(a), torch.tensor(b)
+
+    cases = [
+        (
+            case([[0.0, 1.0]], [[0.0, 0.9]]),
+            "Other scores, the same digit: a 1-d tensor of no numbers.",
+        ),
+        (
+            case([[5.0, 6.0], [1.0, 0.0]], [[5.0, 6.0], [7.0, 0.0]]),
+            "A row is a picture: compare along axis 1.",
+        ),
+        (
+            case([[0.0, 1.0], [1.0, 0.0]], [[0.0, 1.0], [0.0, 1.0]]),
+            "Picture 1 is read differently: give its number.",
+        ),
+        (
+            case(
+                [[1.0, 0.0, 0.5]] * 3,
+                [[0.0, 1.0, 0.5], [2.0, 1.0, 0.0], [0, 0, 1]],
+            ),
+            "All pictures that differ, not the first alone.",
+        ),
+    ]
+    praise = (
+        "Two networks can have the same accuracy and still part on some "
+        "pictures: compare answers, not scores and not accuracies."
     )
     judge(answer, reference, cases, praise)

@@ -1,18 +1,54 @@
+import ast
+import os
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 import torch
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "notebooks")]
 
 import mnistq_helpers as mq  # noqa: E402
 
 # No test is timed, and the same examples are tried everywhere.
 settings.register_profile("mnistq", deadline=None, derandomize=True)
 settings.load_profile("mnistq")
+
+
+def pytest_collection_modifyitems(items):
+    if os.environ.get("MNISTQ_ALL") != "1":
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="set MNISTQ_ALL=1 to run it"))
+
+
+@pytest.fixture(scope="session")
+def from_notebook():
+    """Return a function (stem, *names) -> {name: what the notebook defines by it}.
+
+    It runs the notebook's imports and its definitions of these names, or of all its
+    functions, and nothing else.
+    """
+
+    def define(stem, *names):
+        space = {}
+        path = ROOT / "notebooks" / f"{stem}.ipynb"
+        for cell in nbformat.read(path, as_version=4).cells:
+            if cell.cell_type == "code" and not cell.source.startswith("%"):
+                for node in ast.parse(cell.source).body:
+                    wanted = (
+                        node.name in names
+                        if names and hasattr(node, "name")
+                        else isinstance(node, ast.FunctionDef)
+                    )
+                    if wanted or isinstance(node, ast.Import | ast.ImportFrom):
+                        exec(ast.unparse(node), space)
+        return space
+
+    return define
 
 
 @pytest.fixture(scope="session")

@@ -1,27 +1,19 @@
 """A person can use it: every notebook in a real JupyterLab and a real browser.
 
-That takes as long as the notebooks do. Without MNISTQ_ALL_BROWSER=1 only the first with
+That takes as long as the notebooks do. Without MNISTQ_ALL=1 only the first with
 sliders and the playground are opened.
 """
-
-import os
 
 import pytest
 
 from tools import browser
 
 QUICK = ("02", "09")
-ALL = os.environ.get("MNISTQ_ALL_BROWSER") == "1"
 NOTEBOOKS = [
     pytest.param(
         path.name,
         id=path.stem,
-        marks=[
-            pytest.mark.slow,
-            pytest.mark.skipif(not ALL, reason="set MNISTQ_ALL_BROWSER=1 to run it"),
-        ]
-        if path.name[:2] not in QUICK
-        else [],
+        marks=[] if path.name[:2] in QUICK else pytest.mark.slow,
     )
     for path in sorted((browser.ROOT / "notebooks").glob("*.ipynb"))
 ]

@@ -1,14 +1,10 @@
 """Quantization-aware training: gradients against torch's, and against the integers."""
 
-import ast
 import copy
 import math
 
-import nbformat
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import nn
 
 import mnistq_helpers as mq
 
@@ -226,22 +222,10 @@ def test_bad_input_is_refused_with_a_sentence(net, ranges, call, words):
         call(net, ranges)
 
 
-def from_notebook(stem, *names):
-    """Return functions and classes as the notebook's own cells define them."""
-    path = mq.ROOT / "notebooks" / f"{stem}.ipynb"
-    space = {"torch": torch, "F": F, "nn": nn, "mq": mq}
-    for cell in nbformat.read(path, as_version=4).cells:
-        if cell.cell_type == "code":
-            for node in ast.parse(cell.source).body:
-                if getattr(node, "name", None) in names:
-                    exec(ast.unparse(node), space)
-    return [space[name] for name in names]
-
-
-def test_folded_batch_norm_equals_unfolded(test_set):
-    fold, net_class = from_notebook(
-        "07_quantization_aware_training", "fold", "BatchNormNet"
-    )
+def test_folded_batch_norm_equals_unfolded(from_notebook, test_set):
+    names = "fold", "BatchNormNet"
+    taught = from_notebook("07_quantization_aware_training", *names)
+    fold, net_class = (taught[name] for name in names)
     torch.manual_seed(4)
     unfolded, images = net_class().double().eval(), test_set[0][:50].double()
     for bn in (unfolded.bn1, unfolded.bn2, unfolded.bn3):

@@ -1,0 +1,128 @@
+"""The trouble a learner causes ends in the right result or in one clear sentence."""
+
+import errno
+import resource
+import signal
+import subprocess
+import sys
+
+import nbformat
+import pytest
+import torch
+from jupyter_client import KernelManager
+from nbclient import NotebookClient
+
+import mnistq_helpers as mq
+
+NOTEBOOKS = [
+    pytest.param(
+        path, id=path.stem, marks=[] if path.name[:2] == "02" else pytest.mark.slow
+    )
+    for path in sorted((mq.ROOT / "notebooks").glob("*.ipynb"))
+]
+NO_WRITING_NO_NETWORK = f"""
+import os, sys
+def refuse(event, details):
+    if event == "open":
+        path, mode, flags = details
+        writing = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        if writing and os.path.abspath(os.fsdecode(path)).startswith({str(mq.ROOT)!r}):
+            raise PermissionError(30, "Read-only file system", path)
+    if event in ("os.mkdir", "os.rename", "os.remove"):
+        if os.path.abspath(os.fsdecode(details[0])).startswith({str(mq.ROOT)!r}):
+            raise PermissionError(30, "Read-only file system", details[0])
+    if event == "socket.getaddrinfo":
+        raise OSError("there is no network")
+sys.addaudithook(refuse)
+"""
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS)
+def test_cells_run_twice_and_after_a_restart_without_network_or_writing(path):
+    notebook = nbformat.read(path, as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    cells = [nbformat.v4.new_code_cell(NO_WRITING_NO_NETWORK), *cells]
+    notebook.cells = [cell for cell in cells for _ in range(2)]
+    client = NotebookClient(
+        notebook,
+        KernelManager(),
+        timeout=1200,
+        resources={"metadata": {"path": str(path.parent)}},
+    )
+    with client.setup_kernel():
+        for index, cell in enumerate(notebook.cells[: len(cells)]):
+            client.execute_cell(cell, index)
+        client.km.restart_kernel(now=True)
+        client.kc.wait_for_ready()
+        for index, cell in enumerate(notebook.cells):  # raises where a cell fails
+            client.execute_cell(cell, index)
+
+
+@pytest.fixture
+def save_net(from_notebook):
+    return from_notebook("01_train", "save_net")["save_net"]
+
+
+def savers(net, ranges, save_net):
+    """Return {what is saved: how to save it to a path}."""
+    fixed = mq.quantize_net(net, ranges)
+    rounded = mq.quantize_net(net, ranges, requantize="float")
+    return {
+        "a checkpoint": lambda path: save_net(net, path),
+        "a network": fixed.save,
+        "an .onnx": lambda path: mq.export_onnx(rounded, path),
+        "a .tflite": lambda path: mq.export_tflite(fixed, path),
+    }
+
+
+@pytest.mark.parametrize("what", ["a checkpoint", "a network", "an .onnx", "a .tflite"])
+def test_a_full_disk_leaves_the_old_file_and_no_other(
+    what, net, ranges, save_net, tmp_path
+):
+    save = savers(net, ranges, save_net)[what]
+    path = tmp_path / "saved"
+    save(path)
+    before = path.read_bytes()
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))  # writes stop there
+    try:
+        with pytest.raises(OSError) as caught:
+            save(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert caught.value.errno == errno.EFBIG
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_two_who_save_at_once_never_leave_a_mixture(random_net, tmp_path):
+    folder, stop = tmp_path / "saved", tmp_path / "stop"
+    folder.mkdir()
+    path = folder / "net.mnistq"
+    other = f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(mq.ROOT)!r})
+import mnistq_helpers as mq
+names = (*mq.LAYERS, "output")
+qnet = mq.quantize_net(mq.load_net(), dict.fromkeys(names, (-8.0, 8.0)))
+while not Path({str(stop)!r}).exists():
+    qnet.save({str(path)!r})
+"""
+    ranges = dict.fromkeys((*mq.LAYERS, "output"), (-8.0, 8.0))
+    mine = mq.quantize_net(random_net, ranges)
+    mine.save(path)
+    seen = []
+    with subprocess.Popen([sys.executable, "-c", other]) as process:
+        try:
+            while (len(seen) < 200 or len(set(seen)) < 2) and process.poll() is None:
+                loaded = mq.QuantizedNet.load(path)  # raises for a damaged file
+                layers = loaded.layers["fc1"], mine.layers["fc1"]
+                seen.append(torch.equal(*(layer.weight for layer in layers)))
+                mine.save(path)
+        finally:
+            stop.touch()
+    assert process.returncode == 0
+    assert list(folder.iterdir()) == [path]
