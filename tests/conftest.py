@@ -1,4 +1,5 @@
 import ast
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -45,7 +46,8 @@ def from_notebook():
                         else isinstance(node, ast.FunctionDef)
                     )
                     if wanted or isinstance(node, ast.Import | ast.ImportFrom):
-                        exec(ast.unparse(node), space)
+                        with contextlib.suppress(NameError):  # it needs a cell's data
+                            exec(ast.unparse(node), space)
         return space
 
     return define

@@ -10,7 +10,9 @@ from collections import namedtuple
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
+import torch
 
 import exercise_checks
 
@@ -66,6 +68,238 @@ WRONG = {
         (".amax(1)", ".amax()", "one scale for each row"),
         (".amax(1)", ".amax(0)", "one scale for each row"),
         (".flatten(1)", "", "four axes"),
+    ],
+    # 03
+    "my_mean_range": [
+        ("samples += len(flat)", "samples += 1", "number of batches"),
+        ("flat.amax(1).sum()", "flat.amax() * len(flat)", "extremes of its own"),
+        ("float(flat.amin(1).sum())", "0.0", "both ends"),
+        (
+            "amin(1).sum())\n        high += float(flat.amax(1).sum())\n"
+            "        samples += len(flat)",
+            "amin(1).mean())\n        high += float(flat.amax(1).mean())\n"
+            "        samples += 1",
+            "also in a smaller batch",
+        ),
+        (".flatten(1)", "", "several axes"),
+    ],
+    "my_moving_average": [
+        (
+            "for new in values[1:]:\n        ema = decay * ema + (1 - decay) * new",
+            "for total, new in enumerate(values[1:], 2):\n"
+            "        w = 2.0 / total + 1\n        ema = w * new + (1 - w) * ema",
+            "no weight is above 1",
+        ),
+        ("ema = values[0]", "ema = 0.0", "starts the average"),
+        (
+            "ema = values[0]\n    for new in values[1:]",
+            "ema = 0.0\n    for new in values",
+            "starts the average",
+        ),
+        ("decay * ema + (1 - decay)", "(1 - decay) * ema + decay", "share of the old"),
+        ("(1 - decay) * new", "new", "add up to 1"),
+        ("values[0]", "values[-1]", "from the first value"),
+        ("values[1:]", "values[-1:]", "Every value counts"),
+        ("decay * ema + (1 - decay) * new", "(ema + new) / 2", "share of the old"),
+    ],
+    "my_percentile_range": [
+        (" / 100", "", "from 0 to 1"),
+        ("x.flatten()", "x.abs().flatten()", "with their signs"),
+        ("[100 - percent, percent]", "[0, percent]", "not the minimum"),
+        ("x.flatten(), shares", "x, shares, -1", "not row by row"),
+        ("shares)", "shares, interpolation='nearest')", "straight line"),
+    ],
+    # 04
+    "my_bias": [
+        ("torch.round(", "torch.trunc(", "not cut"),
+        (
+            "torch.round(b / (in_scale * w_scale))",
+            "torch.floor(b / (in_scale * w_scale) + 0.5)",
+            "Ties go to the even",
+        ),
+        ("(in_scale * w_scale)", "w_scale", "divide by both"),
+        ("(in_scale * w_scale)", "in_scale * w_scale", "divide by both"),
+        (".to(torch.int32)", "", "give integers"),
+        (".to(torch.int32)", ".clamp(-128, 127).to(torch.int32)", "no clamp"),
+        (".to(torch.int32)", ".long().to(torch.int8)", "no type so narrow"),
+        (".to(torch.int32)", ".long().to(torch.int16)", "into 16 bits"),
+        ("* w_scale", "* w_scale.max()", "scale of its own"),
+    ],
+    "my_layer": [
+        ("(x.int() - x_zero)", "(x - x_zero).int()", "wraps in uint8"),
+        ("x.int() - x_zero", "x.int()", "must be taken away"),
+        ("x.int() - x_zero", "x.int() + x_zero", "must be taken away"),
+        ("x.int()", "x.to(torch.int8).int()", "those above 127 wrap"),
+        (" + bias", "", "plus the bias"),
+        ("w.int().T", "w.int()", "row of w belongs"),
+        ("torch.round(acc * m)", "torch.trunc(acc * m)", "not cut"),
+        ("torch.round(acc * m)", "torch.floor(acc * m + 0.5)", "Ties go to the even"),
+        (
+            "torch.round(acc * m) + y_zero",
+            "torch.round((acc + y_zero) * m)",
+            "after the multiplication",
+        ),
+        ("acc * m) + y_zero", "acc * m + y_zero)", "after the rounding"),
+        ("clamp(y_zero, ", "clamp(0, ", "cuts at y_zero"),
+        ("clamp(y_zero, 255)", "clamp(y_zero).int()", "clamp before the cast"),
+        ("acc * m)", "acc * torch.as_tensor(m).reshape(-1, 1))", "the last axis"),
+    ],
+    "mixed": [
+        ('"fc1": 2', '"fc1": 3', "fc1 holds most"),
+        ('"conv2": 4', '"conv2": 2', "digits too few"),
+        (', "fc2": 4', "", "fc2 has no bits"),
+        ('"fc2": 4', '"fc2": 9', "fc2 has 9 bits"),
+        ('"fc2": 4', '"fc2": 4, "output": 8', "no layer 'output'"),
+        ('{"conv1": 4, "conv2": 4, "fc1": 2, "fc2": 4}', "4", "Give a dictionary"),
+    ],
+    # 05
+    "my_folded_bias": [
+        ("bias - ", "bias + ", "a minus"),
+        ("x_zero * sums", "sums", "x_zero times"),
+        (".sum(1, ", ".sum(0, ", "over its row"),
+        (".sum(1, ", ".sum(", "over its row"),
+        ("dtype=torch.int32", "dtype=torch.int8", "sum in a wider type"),
+        ("dtype=torch.int32", "dtype=torch.int16", "into int16"),
+        (
+            "w.flatten(1).sum(1, dtype=torch.int32)\n    return bias - x_zero * sums",
+            "(x_zero * w).flatten(1).sum(1)\n    return bias - sums",
+            "before you multiply",
+        ),
+        (".flatten(1)", "", "four axes"),
+    ],
+    "split_product": [
+        (
+            "2 * saturating_product(a, half) + saturating_product(a, rest)",
+            "saturating_product(a, b)",
+            "that must be smaller",
+        ),
+        (
+            "2 * saturating_product(a, half) + saturating_product(a, rest)",
+            "2 * saturating_product(a >> 1, b) + saturating_product(a & 1, b)",
+            "second factor",
+        ),
+        ("b >> 1", "(b / 2).to(torch.int8)", "rounded down"),
+        ("2 * saturating_product", "saturating_product", "counts twice"),
+        (" + saturating_product(a, rest)", "", "product of its own"),
+        ("b >> 1, b & 1", "b >> 2, b & 3", "counts twice"),
+    ],
+    "my_safe_terms": [
+        ("2 ** (acc_bits - 1) - 1", "2**acc_bits - 1", "ends at 31"),
+        ("2 ** (acc_bits - 1) - 1", "2 ** (acc_bits - 1)", "one too many"),
+        ("2 ** (weight_bits - 1) - 1", "2 ** (weight_bits - 1)", "Symmetric weights"),
+        ("2 ** (weight_bits - 1) - 1", "2**weight_bits - 1", "One product"),
+        ("2**act_bits - 1", "2**act_bits", "Unsigned activations"),
+        ("largest // product", "largest // product + 1", "two do not"),
+        ("largest // product", "largest / product", "One product"),
+    ],
+    # 06
+    "my_unpack": [
+        (" & mask", "", "mask away the others"),
+        ("2**bits - 1", "2**bits", "mask away the others"),
+        ("bits * i", "8 * len(packed) - bits * (i + 1)", "in the lowest bits"),
+        ('"little"', '"big"', "first byte holds the first codes"),
+        ("range(count)", "range(8 * len(packed) // bits)", "only count codes"),
+        (
+            "number >> (bits * i)",
+            "int(packed[i // (8 // bits)]) >> i % (8 // bits) * bits",
+            "end in the next",
+        ),
+    ],
+    "my_best_scale": [
+        ("/ (q * q).sum(1)", "/ (w * w).sum(1)", "stands below"),
+        ("(w * q).sum(1) / (q * q)", "(q * q).sum(1) / (w * q)", "stands below"),
+        ("(w * q).sum(1) / (q * q).sum(1)", "(w / q).mean(1)", "code of 0"),
+        (
+            "(w * q).sum(1) / (q * q).sum(1)",
+            "torch.where(q == 0, torch.nan, w / q).nanmean(1)",
+            "no mean of w / q",
+        ),
+        ("(w * q).sum(1) / (q * q).sum(1)", "w.sum(1) / q.sum(1)", "code of 0"),
+        ("(w * q).sum(1) / (q * q).sum(1)", "(w * q).sum() / (q * q).sum()", "vector"),
+        (
+            "(w * q).sum(1) / (q * q).sum(1)",
+            "((w * q).sum() / (q * q).sum()).expand(len(w))",
+            "its own weights",
+        ),
+        ("(w * q).sum(1)", "(w * q).abs().sum(1)", "keep the signs"),
+        ("q.float()", "q", "wraps: widen"),
+    ],
+    "my_act_order": [
+        ("descending=True", "descending=False", "is rounded first"),
+        ("h[order][:, order]", "h", "rows and the columns of h"),
+        ("h[order][:, order]", "h[order]", "rows and the columns of h"),
+        ("h[order][:, order]", "h[:, order]", "rows and the columns of h"),
+        ("q.tensor[:, order.argsort()]", "q.tensor", "columns' places"),
+        ("order.argsort()", "order", "inverse of the order"),
+        ("q.tensor[:", "mq.dequantize_tensor(q)[:", "Give codes"),
+    ],
+    # 07
+    "my_straight_through": [
+        ("torch.where(inside, grad, 0)", "inside.float()", "passes as it is"),
+        ("torch.where(inside, grad, 0)", "grad", "the gradient is 0"),
+        (">= 0", "> 0", "are codes too"),
+        ("<= 2**bits - 1", "< 2**bits - 1", "are codes too"),
+        ("<= 2**bits - 1", "<= 2**bits", "the gradient is 0"),
+        ("torch.round(x / scale)", "x / scale", "rounded code decides"),
+        (" + zero_point", "", "count from the zero point"),
+        (" + zero_point", " - zero_point", "count from the zero point"),
+        ("(x / scale) + zero_point", "(x / scale + zero_point)", "Round first"),
+    ],
+    "my_fold": [
+        ("return w * factor.reshape(-1, 1, 1, 1)", "return w", "as it does the kernel"),
+        ("factor * (b - mean)", "(b - mean)", "as it does the kernel"),
+        (" + beta", "", "added at the end"),
+        ("(b - mean)", "b", "taken away from the bias"),
+        ("(b - mean)", "b - mean", "before it is multiplied"),
+        ("torch.sqrt(var + eps)", "(var + eps)", "the root of var"),
+        (" + eps", "", "under the root"),
+        ("torch.sqrt(var + eps)", "(torch.sqrt(var) + eps)", "under the root"),
+        (".reshape(-1, 1, 1, 1)", ".reshape(-1, 1, 1)", "axis 0 of the kernel"),
+        (".reshape(-1, 1, 1, 1)", "", "axis 0 of the kernel"),
+    ],
+    "my_sign_weights": [
+        (".mean(1)", ".amax(1)", "not the largest"),
+        (".abs()", "", "The mean of |w|"),
+        ("torch.where(w < 0, -scale, scale)", "scale.expand_as(w)", "signs kept"),
+        (".mean(1)", ".mean()", "mean of its own"),
+        ("torch.where(w < 0, -scale, scale)", "torch.sign(w) * scale", "no code for 0"),
+        ("w < 0", "w <= 0", "counts as positive"),
+        (".flatten(1)", "", "four axes"),
+    ],
+    # 08
+    "my_requantize": [
+        ("torch.round", "torch.trunc", "do not cut off"),
+        (" + zero_point", "", "zero point is added"),
+        ("torch.round(", "torch.floor(0.5 + ", "not up"),
+        ("m) + zero_point", "m + zero_point)", "Round before the zero point"),
+        (".clamp(0, 255)", ".int()", "below 0 becomes 0"),
+        (".clamp(0, 255)", ".clamp(max=255).int()", "below 0 becomes 0"),
+        (".clamp(0, 255)", ".clamp(min=0).int()", "above 255 becomes 255"),
+        ("acc.float()", "acc.double()", "works in float32"),
+        (".to(torch.uint8)", "", "give codes, uint8"),
+    ],
+    "my_packed_bytes": [
+        (" / 8", "", "not bits"),
+        ("count * bits / 8", "count * (bits // 8)", "not bits"),
+        ("math.ceil", "math.floor", "round up"),
+        ("count * bits / 8", "count / (8 // bits)", "no gaps"),
+        (
+            "sum(math.ceil(count * bits / 8) for count in counts)",
+            "math.ceil(sum(counts) * bits / 8)",
+            "each",
+        ),
+    ],
+    "my_first_difference": [
+        ("a[name] != b[name]", "a[name] > b[name]", "upwards or downwards"),
+        ("a[name] != b[name]", "a[name] - b[name]", "wraps"),
+        (
+            "(a[name] != b[name])",
+            "(a[name].int() - b[name].int()).abs()",
+            "not how far apart",
+        ),
+        ("in a:", "in reversed(a):", "the culprit"),
+        ("in a:", "in sorted(a):", "not the alphabet's"),
+        ('"none", 0', "next(reversed(a)), 0", "Nothing differs"),
     ],
     # 09
     "my_box": [
@@ -164,3 +398,52 @@ def test_a_wrong_answer_is_named(name, piece, instead, reason, said):
     assert head.startswith(f"{name}: not yet. ") and reason in head
     labels = [line.split(":")[0].strip() for line in example]
     assert labels == ["example", "expected", "given"]
+
+
+def test_the_requantizer_that_an_answer_is_compared_with_is_onnx_runtimes(monkeypatch):
+    """A QLinearConv of a pixel that is 0: its sums are its biases."""
+    onnx = pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    found = []
+    with monkeypatch.context() as patch:
+        patch.setattr(exercise_checks, "judge", lambda _, *rest: found.append(rest))
+        exercise_checks.my_requantize(None)
+    reference, cases, _ = found[0]
+    spread = torch.arange(-300, 300)
+    large = 2**24 + torch.arange(200) * 98_305  # not all are float32 numbers
+    examples = [arguments for arguments, _ in cases]
+    for m, zero_point in ((0.5, 0), (0.5, 7), (0.25, 128), (0.3, 255), (1.7, 31)):
+        examples.append((spread.int(), m, zero_point))
+    for m in (2.0**-18, 2.0**-17, 3e-6):
+        examples.append((torch.cat([large, -large]).int(), m, 101))
+    ties = 0
+    for acc, m, zero_point in examples:
+        halves = acc.float() * m
+        ties += int((halves - halves.floor() == 0.5).sum())
+        constants = {
+            "zero": np.uint8(0),
+            "one": np.float32(1),
+            "m": np.float32(m),
+            "w": np.ones((len(acc), 1, 1, 1), np.uint8),
+            "zero_point": np.uint8(zero_point),
+            "acc": acc.numpy(),
+        }
+        inputs = ["x", "m", "zero", "w", "one", "zero", "one", "zero_point", "acc"]
+        h, kind = onnx.helper, onnx.TensorProto.UINT8
+        graph = h.make_graph(
+            [h.make_node("QLinearConv", inputs, ["y"])],
+            "requantize",
+            [h.make_tensor_value_info("x", kind, [1, 1, 1, 1])],
+            [h.make_tensor_value_info("y", kind, [1, len(acc), 1, 1])],
+            [
+                onnx.numpy_helper.from_array(np.asarray(value), name)
+                for name, value in constants.items()
+            ],
+        )
+        opset = [h.make_opsetid("", 13)]
+        model = h.make_model(graph, opset_imports=opset, ir_version=8)
+        session = runtime.InferenceSession(model.SerializeToString())
+        (y,) = session.run(None, {"x": np.zeros((1, 1, 1, 1), np.uint8)})
+        expected = reference(acc, m, zero_point).tolist()
+        assert y.flatten().tolist() == expected, (m, zero_point)
+    assert ties > 300
