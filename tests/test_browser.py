@@ -4,6 +4,8 @@ That takes as long as the notebooks do. Without MNISTQ_ALL=1 only the first with
 sliders and the playground are opened.
 """
 
+from functools import partial
+
 import pytest
 
 from tools import browser
@@ -47,15 +49,13 @@ def test_every_control_moves_by_key_and_by_mouse(lab, name):
         assert found
         still = []
         for how, use in (
-            ("keys", lambda kind, element: browser.press(kind, element)),
-            ("mouse", lambda kind, element: browser.drag(page, kind, element)),
+            ("keys", browser.press),
+            ("mouse", partial(browser.drag, page)),
         ):
             for kind, label, element in found:
                 element.scroll_into_view_if_needed()
-                taken = browser.seconds_to_change(
-                    page, element, lambda use=use, k=kind, e=element: use(k, e)
-                )
-                if taken is None:
+                act = partial(use, kind, element)
+                if not browser.changes(page, element, act):
                     still.append(f"{kind} {label!r} by {how}")
         assert still == []
         assert_well(page, errors)
