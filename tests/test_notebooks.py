@@ -3,6 +3,7 @@
 import ast
 import base64
 import importlib.util
+import math
 import re
 import shutil
 import subprocess
@@ -92,6 +93,19 @@ def test_it_has_the_skeleton(path):
 def test_links_between_notebooks_lead_somewhere(path):
     for target in re.findall(r"\]\((\d\d_\w+\.ipynb)\)", prose(path)):
         assert (path.parent / target).exists(), target
+
+
+def test_the_readme_names_its_sections_and_its_minutes(path):
+    readme = (ROOT / "README.md").read_text()
+    number, headings = path.stem[:2], re.findall(r"(?m)^## (.*)$", prose(path))
+    place = rf"(?:\[{number}\]\(notebooks/{path.name}\)|\b{number}), \*([^*]+)\*"
+    named = re.findall(place, readme)
+    assert named or number == "09"
+    assert set(named) <= set(headings)
+    text, exercises = prose(path).split("## Exercises")
+    read = math.ceil(len(text.split()) / 200)
+    solve = sum(map(int, re.findall(r"\((\d+) minutes\)", exercises)))
+    assert f"\n| {number} | {read} | {solve} | " in readme
 
 
 def test_the_setup_cell_is_the_same_everywhere(path):
