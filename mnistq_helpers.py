@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
+from matplotlib.image import imsave
 from torch import nn
 from torchvision import datasets
 from torchvision.datasets.utils import check_integrity
@@ -1775,8 +1775,8 @@ class Panel(W.VBox):
             axis.minorticks_off()  # unlabelled, yet half a millisecond each
         canvas.draw()  # Figure.savefig would lay everything out twice
         png = io.BytesIO()
-        picture = Image.fromarray(np.asarray(canvas.buffer_rgba()))
-        picture.save(png, "png", compress_level=1)  # larger, sooner
+        quick = {"compress_level": 1}  # larger, sooner
+        imsave(png, canvas.buffer_rgba(), format="png", pil_kwargs=quick)
         self.image.value, self.text.value = png.getvalue(), html.escape(text)
 
     def _moved(self, change):

@@ -224,13 +224,14 @@ def test_the_readme_picture_is_the_notebooks(path):
 
 def run_setup(path, folder, colab, preamble=""):
     """Run the notebook's setup cell in folder, as Colab would if colab; return it."""
-    pretend = "import sys, types\n"
+    pretend = "import sys, types\nsys.path.remove('')\n"  # some kernels lack it
     if colab:
         pretend += "sys.modules['google.colab'] = types.ModuleType('colab')\n"
     cell = code_cells(path)[0].source
     twice = f"{pretend}{preamble}\ncode = {cell!r}\nexec(code)\nexec(code)\n"
     twice += "import importlib.util\nimport os\nprint(os.getcwd())\n"
-    twice += "print(importlib.util.find_spec('mnistq_helpers').origin)\n"
+    for module in ("mnistq_helpers", "exercise_checks"):
+        twice += f"print(importlib.util.find_spec('{module}').origin)\n"
     return subprocess.run(
         [sys.executable, "-c", twice], cwd=folder, capture_output=True, text=True
     )
@@ -239,9 +240,10 @@ def run_setup(path, folder, colab, preamble=""):
 def test_the_setup_cell_finds_the_helper_and_may_run_twice(path):
     done = run_setup(path, path.parent, colab=False)
     assert done.returncode == 0, done.stderr
-    cwd, origin = done.stdout.split()
+    cwd, *modules = done.stdout.split()
     assert Path(cwd) == path.parent
-    assert Path(cwd, origin).resolve() == Path(mq.__file__).resolve()
+    found = [Path(cwd, module).resolve() for module in modules]
+    assert found == [ROOT / "mnistq_helpers.py", path.parent / "exercise_checks.py"]
 
 
 def test_in_colab_it_clones_once_or_says_what_is_missing(path, tmp_path):
@@ -251,8 +253,8 @@ def test_in_colab_it_clones_once_or_says_what_is_missing(path, tmp_path):
         done = run_setup(path, tmp_path, colab=True)
         assert "does not know its own address yet" in done.stderr
         assert list(tmp_path.iterdir()) == []
-    # With an address: a clone that git is told to take from the local disk.
-    copy = tmp_path / "published"
+    # With an address: a bare clone, which git is told to take from the local disk.
+    copy, bare = tmp_path / "published", tmp_path / "bare.git"
     shutil.copytree(
         ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", "runs", "data")
     )
@@ -265,18 +267,25 @@ def test_in_colab_it_clones_once_or_says_what_is_missing(path, tmp_path):
     git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org"]
     for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "published"]):
         subprocess.run([*git, *command], cwd=copy, check=True)
-    colab = tmp_path / "content"
+    clone = ["git", "clone", "-q", "--bare", copy, bare]
+    subprocess.run(clone, check=True)
+    colab = tmp_path / "content"  # it holds one notebook alone
     colab.mkdir()
-    redirect = f"url.{copy.as_uri()}.insteadOf"
+    shutil.copy(copy / "notebooks" / path.name, colab)
+    redirect = f"url.{bare.as_uri()}.insteadOf"
     preamble = (
         "import os\nos.environ.update(GIT_CONFIG_COUNT='1', "
         f"GIT_CONFIG_KEY_0={redirect!r}, "
         "GIT_CONFIG_VALUE_0='https://github.com/somebody/something')"
     )
-    done = run_setup(copy / "notebooks" / path.name, colab, True, preamble)
+    done = run_setup(colab / path.name, colab, True, preamble)
     assert done.returncode == 0, done.stderr
-    cwd, origin = done.stdout.split()
-    assert Path(cwd) == colab / "mnistq" / "notebooks"
-    assert Path(cwd, origin).resolve() == colab / "mnistq" / "mnistq_helpers.py"
+    cwd, *modules = done.stdout.split()
+    checkout = colab / "mnistq"
+    assert Path(cwd) == checkout / "notebooks"
+    assert [Path(cwd, module).resolve() for module in modules] == [
+        checkout / "mnistq_helpers.py",
+        checkout / "notebooks" / "exercise_checks.py",
+    ]
     badge = read(copy / "notebooks" / path.name).cells[0].source
     assert "github/somebody/something/blob" in badge and "OWNER/REPO" not in badge

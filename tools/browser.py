@@ -49,12 +49,17 @@ NOT_RUN = """() => [...jupyterapp.shell.currentWidget.content.model.cells]
   .map(cell => cell.sharedModel)
   .filter(cell => cell.cell_type == "code" && !cell.execution_count)
   .map(cell => cell.source.split("\\n")[0])"""
-# The pictures and the text of an output, without what belongs to its controls.
+# The text and the pixels of an output, without what belongs to its controls.
 SEEN = """control => {
   const area = control.closest(".jp-OutputArea-output");
-  return JSON.stringify([
-    [...area.querySelectorAll(".widget-html-content")].map(e => e.innerText),
-    [...area.querySelectorAll("img")].map(e => e.src)]); }"""
+  const pixels = image => {
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+    canvas.getContext("2d").drawImage(image, 0, 0);
+    return canvas.toDataURL(); };
+  const text = [...area.querySelectorAll(".widget-html-content")];
+  return [text.map(e => e.innerText).join(),
+    [...area.querySelectorAll("img")].filter(e => e.complete).map(pixels).join()]; }"""
 TIMER = """control => {  // by the page's own clock: asking it all the time slows it
   const area = control.closest(".jp-OutputArea-output");
   const once = {capture: true, once: true};
@@ -206,16 +211,15 @@ def controls(page):
 
 
 def changes(page, element, act, timeout=60):
-    """Do act; return whether the output changed before the time was out."""
+    """Do act; return what it changed in the output, of {"text", "picture"}."""
     before = element.evaluate(SEEN)
     end = time.monotonic() + timeout
     act()
-    while element.evaluate(SEEN) == before:
-        if time.monotonic() > end:
-            return False
+    while element.evaluate(SEEN) == before and time.monotonic() < end:
         page.wait_for_timeout(20)
     settle(page)
-    return True
+    pairs = zip(("text", "picture"), before, element.evaluate(SEEN), strict=True)
+    return {name for name, old, new in pairs if old != new}
 
 
 def press(kind, element):
