@@ -280,7 +280,7 @@ def time_keys(page, element, keys):
     for key in keys:
         element.evaluate(TIMER)
         element.press(key)
-        page.wait_for_function("window.taken", timeout=60_000)  # raises if none comes
+        page.wait_for_function("window.taken", timeout=60_000, polling=100)
         taken.append(page.evaluate("window.taken"))
         settle(page)
     return statistics.median(taken)
@@ -289,7 +289,7 @@ def time_keys(page, element, keys):
 def times(context, address):
     """Print the medians for notebook 02's pictures, a drawing, and 04's accuracy."""
     with opened(context, address, "02_quantization_math.ipynb") as (page, _):
-        time_sliders(page, "02")
+        time_sliders(page, "02", "bits")
     with opened(context, address, "09_playground.ipynb") as (page, _):
         field = page.locator(".field canvas")
         field.focus()
@@ -298,13 +298,13 @@ def times(context, address):
         median = time_keys(page, field, ["ArrowLeft", "ArrowDown"] * 6)
         print(f"09, a stroke drawn by a key: {median:.0f} ms", flush=True)
     with opened(context, address, "04_quantized_forward.ipynb") as (page, _):
-        time_sliders(page, "04")
+        time_sliders(page, "04", "bits of the ")  # the whole test set
 
 
-def time_sliders(page, name):
-    """Print the median of each slider, moved to and fro."""
+def time_sliders(page, name, start):
+    """Print the median of each slider whose label starts so, moved to and fro."""
     for kind, label, element in controls(page):
-        if kind == "slider":
+        if kind == "slider" and label.startswith(start):
             value, low = map(element.get_attribute, ("aria-valuenow", "aria-valuemin"))
             keys = ["ArrowLeft", "ArrowRight"] * 4
             if float(value) <= float(low):
