@@ -53,7 +53,8 @@ def test_every_control_moves_by_key_and_by_mouse(lab, name):
             keys = browser.changes(page, element, partial(browser.press, kind, element))
             drag = partial(browser.drag, page, kind, element)
             mouse = browser.changes(page, element, drag)
-            if not keys or not mouse or keys | mouse != {"text", "picture"}:
+            wanted = {"text", "picture"} if kind == "slider" else {"text"}
+            if not keys or not mouse or not wanted <= keys | mouse:
                 still[f"{kind} {label!r}"] = f"keys: {keys}, mouse: {mouse}"
         assert still == {}
         assert_well(page, errors)
