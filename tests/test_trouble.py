@@ -1,7 +1,6 @@
 """The trouble a learner causes ends in the right result or in one clear sentence."""
 
 import errno
-import resource
 import signal
 import subprocess
 import sys
@@ -84,6 +83,7 @@ def savers(net, ranges, save_net):
 def test_a_full_disk_leaves_the_old_file_and_no_other(
     what, net, ranges, save_net, tmp_path
 ):
+    resource = pytest.importorskip("resource")  # not on Windows
     save = savers(net, ranges, save_net)[what]
     path = tmp_path / "saved"
     save(path)
