@@ -47,15 +47,20 @@ def test_every_control_moves_by_key_and_by_mouse(lab, name):
         assert page.evaluate(browser.NOT_RUN) == []
         found = browser.controls(page)
         assert found
+        changed = {"keys": [], "mouse": []}
+        for how, use in (
+            ("keys", browser.press),
+            ("mouse", partial(browser.drag, page)),
+        ):
+            for kind, _, element in found:
+                element.scroll_into_view_if_needed()
+                act = partial(use, kind, element)
+                changed[how].append(browser.changes(page, element, act))
         still = {}
-        for kind, label, element in found:
-            element.scroll_into_view_if_needed()
-            keys = browser.changes(page, element, partial(browser.press, kind, element))
-            drag = partial(browser.drag, page, kind, element)
-            mouse = browser.changes(page, element, drag)
+        for (kind, label, _), *seen in zip(found, *changed.values(), strict=True):
             wanted = {"text", "picture"} if kind == "slider" else {"text"}
-            if not keys or not mouse or not wanted <= keys | mouse:
-                still[f"{kind} {label!r}"] = f"keys: {keys}, mouse: {mouse}"
+            if not all(seen) or not wanted <= set.union(*seen):
+                still[f"{kind} {label!r}"] = dict(zip(changed, seen, strict=True))
         assert still == {}
         assert_well(page, errors)
 
