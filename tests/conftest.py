@@ -40,11 +40,9 @@ def from_notebook():
         for cell in nbformat.read(path, as_version=4).cells:
             if cell.cell_type == "code" and not cell.source.startswith("%"):
                 for node in ast.parse(cell.source).body:
-                    wanted = (
-                        node.name in names
-                        if names and hasattr(node, "name")
-                        else isinstance(node, ast.FunctionDef)
-                    )
+                    wanted = isinstance(node, ast.FunctionDef)
+                    if names:
+                        wanted = getattr(node, "name", None) in names
                     if wanted or isinstance(node, ast.Import | ast.ImportFrom):
                         with contextlib.suppress(NameError):  # it needs a cell's data
                             exec(ast.unparse(node), space)
