@@ -109,9 +109,6 @@ def show(value):
     if isinstance(value, dict):
         pairs = [f"{show(key)}: {show(part)}" for key, part in value.items()]
         return f"{{{', '.join(pairs)}}}"
-    if isinstance(value, list | tuple):
-        inner = ", ".join(show(part) for part in value)
-        return f"[{inner}]" if isinstance(value, list) else f"({inner})"
     return repr(value)
 
 

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import nbformat
 import pytest
-import torch
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "notebooks")]
+if "PYTEST_XDIST_WORKER" in os.environ:  # pytest -n: others want processors, too
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+import torch  # noqa: E402
 
 import mnistq_helpers as mq  # noqa: E402
 

@@ -1,8 +1,4 @@
-"""A person can use it: every notebook in a real JupyterLab and a real browser.
-
-That takes as long as the notebooks do. Without MNISTQ_ALL=1 only the first with
-sliders and the playground are opened.
-"""
+"""A person can use it: every notebook in a real JupyterLab and a real browser."""
 
 from functools import partial
 
@@ -10,15 +6,9 @@ import pytest
 
 from tools import browser
 
-QUICK = ("02", "09")
-NOTEBOOKS = [
-    pytest.param(
-        path.name,
-        id=path.stem,
-        marks=[] if path.name[:2] in QUICK else pytest.mark.slow,
-    )
-    for path in sorted((browser.ROOT / "notebooks").glob("*.ipynb"))
-]
+*OTHERS, PLAYGROUND = sorted(
+    path.name for path in (browser.ROOT / "notebooks").glob("*.ipynb")
+)
 
 
 @pytest.fixture(scope="module")
@@ -40,29 +30,37 @@ def assert_well(page, errors):
     assert "This setting failed" not in text and "Error displaying widget" not in text
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
-def test_every_control_moves_by_key_and_by_mouse(lab, name):
+def assert_controls_move(page, errors):
+    """By key and by mouse; a slider moves the text and the picture."""
+    assert_well(page, errors)
+    assert page.evaluate(browser.NOT_RUN) == []
+    found = browser.controls(page)
+    assert found
+    changed = {"keys": [], "mouse": []}
+    for how, use in (("keys", browser.press), ("mouse", partial(browser.drag, page))):
+        for kind, _, element in found:
+            element.scroll_into_view_if_needed()
+            act = partial(use, kind, element)
+            changed[how].append(browser.changes(page, element, act))
+    still = {}
+    for (kind, label, _), *seen in zip(found, *changed.values(), strict=True):
+        wanted = {"text", "picture"} if kind == "slider" else {"text"}
+        if not all(seen) or not wanted <= set.union(*seen):
+            still[f"{kind} {label!r}"] = dict(zip(changed, seen, strict=True))
+    assert still == {}
+    assert_well(page, errors)
+
+
+@pytest.mark.parametrize("name", OTHERS, ids=lambda name: name[:2])
+def test_every_control_moves(lab, name):
     with browser.opened(*lab, name) as (page, errors):
-        assert_well(page, errors)
-        assert page.evaluate(browser.NOT_RUN) == []
-        found = browser.controls(page)
-        assert found
-        changed = {"keys": [], "mouse": []}
-        for how, use in (
-            ("keys", browser.press),
-            ("mouse", partial(browser.drag, page)),
-        ):
-            for kind, _, element in found:
-                element.scroll_into_view_if_needed()
-                act = partial(use, kind, element)
-                changed[how].append(browser.changes(page, element, act))
-        still = {}
-        for (kind, label, _), *seen in zip(found, *changed.values(), strict=True):
-            wanted = {"text", "picture"} if kind == "slider" else {"text"}
-            if not all(seen) or not wanted <= set.union(*seen):
-                still[f"{kind} {label!r}"] = dict(zip(changed, seen, strict=True))
-        assert still == {}
-        assert_well(page, errors)
+        assert_controls_move(page, errors)
+
+
+@pytest.fixture(scope="module")
+def playground(lab):
+    with browser.opened(*lab, PLAYGROUND) as opened:
+        yield opened
 
 
 @pytest.mark.parametrize("digit", browser.DIGITS)
@@ -99,7 +97,7 @@ def test_a_digit_is_drawn_with_keys_alone_and_cleared(playground):
     assert_well(page, errors)
 
 
-@pytest.fixture(scope="module")
-def playground(lab):
-    with browser.opened(*lab, "09_playground.ipynb") as opened:
-        yield opened
+def test_every_control_of_the_playground_moves(playground):
+    page, errors = playground
+    browser.draw(page, browser.DIGITS[3])
+    assert_controls_move(page, errors)
