@@ -41,12 +41,16 @@ WRONG = {
         ("~right", "right", "Sure and right"),
         ("scores.max(1)", "scores.min(1)", "wrong, but sure"),
         ("right & (sure < 0.5)", "sure < 0.5", "Not sure and wrong"),
+        ("right & (sure < 0.5)", "~right & (sure < 0.5)", "right by luck"),
         ("~right & (sure > 0.9)", "~right", "Not sure and wrong"),
     ],
     # 02
     "my_quantize": [
         ("round(-low / scale)", "int(-low / scale)", "zero point must be rounded"),
         ("min(*x, 0.0), max(*x, 0.0)", "min(x), max(x)", "until it holds 0"),
+        ("min(*x, 0.0)", "min(x)", "until it holds 0"),
+        ("max(*x, 0.0)", "max(x)", "until it holds 0"),
+        ("round(-low / scale)", "0", "code that stands for 0"),
         (" or 1.0", "", "must not divide by zero"),
         ("round(v / scale) + ", "math.floor(v / scale + 0.5) + ", "Ties go to the"),
         ("round(v / scale) + ", "int(v / scale) + ", "to the nearest, not down"),
@@ -58,6 +62,8 @@ WRONG = {
         ("- zero_point", "+ zero_point", "taken away, not added"),
         ("q.int()", "q", "wraps"),
         ("shape = [-1] + [1] * (q.dim() - 1)", "shape = [-1]", "belongs to a row"),
+        ("scale.reshape(shape)", "scale", "scale belongs to a row"),
+        ("zero_point.reshape(shape)", "zero_point", "zero point belongs to a row"),
         ("[1] * (q.dim() - 1)", "[1]", "four axes, not two"),
         ("scale.reshape(shape) * ", "", "in floats"),
     ],
@@ -67,6 +73,7 @@ WRONG = {
         (".abs()", "", "whatever its sign"),
         (".amax(1)", ".amax()", "one scale for each row"),
         (".amax(1)", ".amax(0)", "one scale for each row"),
+        (".amax(1)", ".amax().expand(len(w))", "its own largest weight"),
         (".flatten(1)", "", "four axes"),
     ],
     # 03
@@ -269,7 +276,7 @@ WRONG = {
     # 08
     "my_requantize": [
         ("torch.round", "torch.trunc", "do not cut off"),
-        (" + zero_point", "", "zero point is added"),
+        (" + zero_point", "", "The zero point is added"),
         ("torch.round(", "torch.floor(0.5 + ", "not up"),
         ("m) + zero_point", "m + zero_point)", "Round before the zero point"),
         (".clamp(0, 255)", ".int()", "below 0 becomes 0"),
@@ -281,7 +288,7 @@ WRONG = {
     "my_packed_bytes": [
         (" / 8", "", "not bits"),
         ("count * bits / 8", "count * (bits // 8)", "not bits"),
-        ("math.ceil", "math.floor", "round up"),
+        ("math.ceil", "math.floor", "counts: round up"),
         ("count * bits / 8", "count / (8 // bits)", "no gaps"),
         (
             "sum(math.ceil(count * bits / 8) for count in counts)",
@@ -318,12 +325,18 @@ WRONG = {
             "Empty columns",
         ),
         (".arange(n_rows)", ".arange(1, n_rows + 1)", "first row"),
+        (
+            "/ ink.sum()\n    x =",
+            "/ sum(ink.flatten().byte())\n    x =",
+            "too much for uint8",
+        ),
     ],
     "my_disagreements": [
         ("a.argmax(1) != b.argmax(1)", "(a != b).any(1)", "Other scores"),
         ("a.argmax(1) != b.argmax(1)", "a.argmax(0) != b.argmax(0)", "axis 1"),
         (".flatten()", "", "1-d tensor"),
         ("different.nonzero().flatten()", "different", "of no numbers"),
+        (".flatten()", ".flatten() + 1", "give its number"),
         (".flatten()", ".flatten()[:1]", "not the first alone"),
     ],
 }
@@ -356,7 +369,7 @@ def said(from_notebook, capsys):
     """Return a function (name, code): what the check of that name says of the code."""
 
     def say(name, code):
-        names = from_notebook(EXERCISES[name].stem)
+        names = {"np": np} | from_notebook(EXERCISES[name].stem)
         exec(code, names)
         getattr(exercise_checks, name)(names[name])
         return capsys.readouterr().out
@@ -385,6 +398,31 @@ def test_the_stub_as_it_stands_in_the_notebook_is_not_attempted(name):
 @pytest.mark.parametrize("name", EXERCISES)
 def test_the_solution_of_the_notebook_passes(name, said):
     assert said(name, EXERCISES[name].solution).startswith(f"{name}: right. ")
+
+
+RIGHT = [  # as WRONG, but other types of the same numbers
+    ("my_parameters", "conv1 + conv2 +", "torch.tensor(conv1) + conv2 +"),
+    ("my_parameters", "conv1 + conv2 +", "np.int64(conv1) + conv2 +"),
+    ("my_quantize", "for q in codes]", "for q in np.array(codes)]"),
+    (
+        "my_mean_range",
+        "high += float(flat.amax(1).sum())",
+        "high += flat.amax(1).sum()",
+    ),
+    ("my_middle", "float(y), float(x)", "[y, x]"),
+    (
+        "my_disagreements",
+        "different.nonzero().flatten()",
+        "torch.tensor([n for n, d in enumerate(different) if d])",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "piece", "instead"), RIGHT)
+def test_a_right_answer_of_another_type_passes(name, piece, instead, said):
+    solution = EXERCISES[name].solution
+    assert solution.count(piece) == 1
+    assert said(name, solution.replace(piece, instead)).startswith(f"{name}: right. ")
 
 
 @pytest.mark.parametrize(
