@@ -4,8 +4,11 @@ import pytest
 
 import mnistq_helpers as mq
 
+calls = []  # the bits that draw was called with
+
 
 def draw(figure, bits):
+    calls.append(bits)
     figure.subplots().plot([0, bits])
     if bits == 7:
         raise ValueError("seven is <bad>")
@@ -13,7 +16,7 @@ def draw(figure, bits):
 
 
 def test_the_slider_redraws_text_and_picture():
-    panel = mq.bits_slider(draw, bits=3, low=2, high=7)
+    panel = mq.bits_slider(draw, bits=3, low=2, high=6)
     assert panel.text.value == "3 bits &amp; more"
     before = panel.image.value
     assert bytes(before).startswith(b"\x89PNG")
@@ -21,21 +24,35 @@ def test_the_slider_redraws_text_and_picture():
     assert panel.text.value == "4 bits &amp; more"
     assert panel.image.value != before
     slider = panel.controls["bits"]
-    assert (slider.min, slider.max, slider.value) == (2, 7, 4)
+    assert (slider.min, slider.max, slider.value) == (2, 6, 4)
     assert slider.continuous_update
-    assert not mq.bits_slider(draw, live=False).controls["bits"].continuous_update
     assert panel.children[0].children == (slider,)
     assert panel.children[1:] == (panel.text, panel.image)
 
 
+def test_pictures_drawn_ahead_are_drawn_once_and_the_same():
+    calls.clear()
+    panel = mq.bits_slider(draw, bits=3, low=2, high=6)
+    assert calls == [2, 3, 4, 5, 6]
+    slider = mq.W.IntSlider(3, 2, 6)
+    other = mq.Panel(draw, ahead=[{"bits": 3}], bits=slider)
+    for bits in (6, 2, 3):
+        panel.controls["bits"].value = slider.value = bits
+        assert panel.text.value == other.text.value
+        assert panel.image.value == other.image.value
+    assert calls[5:] == [3, 6, 2]  # all by the other panel, which knew 3 alone
+
+
 def test_an_error_is_raised_at_first_and_shown_later():
-    with pytest.raises(ValueError, match="seven"):
-        mq.bits_slider(draw, bits=7)
-    panel = mq.bits_slider(draw, bits=6)
-    panel.controls["bits"].value = 7
+    for low, high in ((2, 7), (7, 8)):
+        with pytest.raises(ValueError, match="seven"):
+            mq.bits_slider(draw, high, low, high)
+    slider = mq.W.IntSlider(6, 1, 8)
+    panel = mq.Panel(draw, bits=slider)
+    slider.value = 7
     assert "This setting failed" in panel.text.value
     assert "ValueError: seven is &lt;bad&gt;" in panel.text.value
-    panel.controls["bits"].value = 6
+    slider.value = 6
     assert panel.text.value == "6 bits &amp; more"
 
 
