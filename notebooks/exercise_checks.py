@@ -29,7 +29,7 @@ def judge(answer, reference, cases, praise):
         print(f"give the function's name alone, not its result {show(answer)}")
         return
     name = answer.__name__
-    for arguments, reason in cases:
+    for number, (arguments, reason) in enumerate(cases):
         expected = reference(*copy.deepcopy(arguments))
         call = f"{name}({', '.join(show(a) for a in arguments)})"
         try:
@@ -38,7 +38,7 @@ def judge(answer, reference, cases, praise):
             problem = f"{type(error).__name__}: {error}"
             explain(name, call, show(expected), problem, reason)
             return
-        if given is None or given is ...:
+        if number == 0 and (given is None or given is ...):
             print(f"{name}: not attempted yet (it returns nothing)")
             return
         place = difference(given, expected)
@@ -46,6 +46,7 @@ def judge(answer, reference, cases, praise):
             if place:
                 call += f", at {show(place)}"
                 expected, given = expected[place], given[place]
+            reason = wrong_form(given, expected) or reason
             explain(name, call, show(expected), show(given), reason)
             return
     print(f"{name}: right. {praise}")
@@ -57,6 +58,19 @@ def explain(name, example, expected, given, reason):
     print(f"  example:  {example}")
     print(f"  expected: {expected}")
     print(f"  given:    {given}")
+
+
+def wrong_form(given, expected):
+    """Return what to give instead if its numbers are not even looked at."""
+    if isinstance(expected, torch.Tensor):
+        fits = isinstance(given, torch.Tensor)
+        return None if fits else "The numbers aside: give a torch tensor."
+    if isinstance(expected, list | tuple):
+        if not isinstance(given, list | tuple):
+            return f"The numbers aside: give a {type(expected).__name__}."
+        pairs = zip(given, expected, strict=False)
+        return next(filter(None, (wrong_form(*pair) for pair in pairs)), None)
+    return None
 
 
 def difference(given, expected):
@@ -84,8 +98,8 @@ def difference(given, expected):
             return ()
         parts = zip(given, expected, strict=True)
         return None if all(difference(*p) is None for p in parts) else ()
-    if getattr(given, "ndim", None) == 0:  # a number of torch or NumPy
-        given = given.item()
+    if hasattr(given, "ndim") and given.shape in ((), (1,)):
+        given = given.item()  # a number of torch or NumPy
     if isinstance(expected, float):
         number = isinstance(given, int | float)
         close = number and math.isclose(
@@ -991,6 +1005,14 @@ def my_straight_through(answer):
             "The rounded code decides, not x: these round to codes.",
         ),
         (
+            case([2.0, 3.0], [-0.4, 1.9], 0, 2),
+            "Round to the nearest, do not cut off: these round to no codes.",
+        ),
+        (
+            case([2.0], [1.75], 0, 2),
+            "A tie goes to the even number: 3.5 to 4, which is no code.",
+        ),
+        (
             case([2.0, 3.0], [-0.5, 1.5], 1, 2),
             "Codes count from the zero point.",
         ),
@@ -1052,6 +1074,11 @@ def my_fold(answer):
         (
             case(*one, [0.0], [0.0], [3.0], 1.0),
             "eps is added to var, under the root.",
+        ),
+        (
+            case(*one, [5.0], [4.0], [4.0]),
+            "gamma and the root of var belong to the bias and to the mean, not "
+            "to beta.",
         ),
         (
             case(
@@ -1135,7 +1162,10 @@ def my_requantize(answer):
     cases = [
         (case([10], 0.5, 0), "Multiply, round, and give codes, uint8."),
         (case([7], 0.25, 0), "Round to the nearest, do not cut off."),
-        (case([10, 14], 0.5, 3), "The zero point is added."),
+        (
+            case([10, 14], 0.5, 3),
+            "The zero point is added, after the multiplication.",
+        ),
         (case([1, 3, 5], 0.5, 0), "Ties go to the even number, not up."),
         (
             case([1, 3, 5], 0.5, 1),
@@ -1143,7 +1173,8 @@ def my_requantize(answer):
         ),
         (
             case([-20], 1.0, 5),
-            "What lies below 0 becomes 0: clamp before a cast, which wraps.",
+            "What lies below 0 becomes 0: clamp after the zero point is added, "
+            "and before a cast, which wraps.",
         ),
         (
             case([600], 0.5, 0),
@@ -1171,9 +1202,13 @@ def my_packed_bytes(answer):
         return sum(len(mq.pack_codes(codes, bits)) for codes in zeros)
 
     cases = [
-        (([8], 1), "Count bytes, not bits: a whole number, 8 bits each."),
+        (
+            ([8], 1),
+            "Count bytes, not bits: 8 codes of 1 bit fill one, a whole number.",
+        ),
         (([9], 1), "A byte that is begun counts: round up."),
         (([8], 3), "Codes may cross from byte to byte: no gaps between them."),
+        (([9], 3), "Add up the bits first, then round up, once."),
         (
             ([1, 1], 1),
             "Each layer is packed on its own and begins with a new byte: round "
@@ -1184,8 +1219,8 @@ def my_packed_bytes(answer):
         (([7, 9, 11], 8), "All of it together."),
     ]
     praise = (
-        "A begun byte for each layer is all that packing wastes. What keeps "
-        "small files from shrinking in proportion is biases and scales."
+        "A begun byte for each layer is all that packing wastes. What does not "
+        "shrink with the bits is biases and scales."
     )
     judge(answer, reference, cases, praise)
 
@@ -1208,16 +1243,16 @@ def my_first_difference(answer):
 
     cases = [
         (
+            case({"fc1": [3, 4, 5]}, {"fc1": [3, 4, 6]}),
+            "A code may differ upwards or downwards, and uint8 wraps: 5 - 6 "
+            "is 255. The dicts say which layers there are.",
+        ),
+        (
             case({"fc1": [3]}, {"fc1": [3]}),
             'Nothing differs: give ("none", 0).',
         ),
         (
-            case({"fc1": [3, 4, 5]}, {"fc1": [3, 4, 6]}),
-            "A code may differ upwards or downwards, and uint8 wraps: 5 - 6 "
-            "is 255.",
-        ),
-        (
-            case({"fc1": [3, 4, 9]}, {"fc1": [3, 2, 5]}),
+            case({"fc1": [3, 4, 9, 9]}, {"fc1": [3, 2, 5, 5]}),
             "Count the codes that differ, not how far apart they are.",
         ),
         (
@@ -1270,7 +1305,9 @@ def my_box(answer):
     cases = [
         (
             case([200, 200], [200, 200]),
-            "bottom and right are one more than the last that counts.",
+            "Give top, bottom, left, right, from the sums of the rows and of the "
+            "columns (in uint8 a sum may wrap); bottom and right are one more "
+            "than the last that counts.",
         ),
         (
             case([0, 0, 0], [0, 200, 200], [0, 200, 200]),
@@ -1287,6 +1324,14 @@ def my_box(answer):
         (
             case([200, 200, 0], [200, 200, 0], [0, 0, 255]),
             "Exactly 255 is not more than 255.",
+        ),
+        (
+            case([90, 90, 90], [90, 90, 90], [90, 90, 90], [40, 40, 40]),
+            "Add up the ink, do not count pixels.",
+        ),
+        (
+            case([200, 0, 200, 40], [0, 0, 0, 0], [200, 0, 200, 0]),
+            "A gap inside belongs to the box, a speck beside it does not.",
         ),
     ]
     praise = (
@@ -1316,8 +1361,12 @@ def my_middle(answer):
 
     cases = [
         (case([1]), "The first row and the first column are 0."),
-        (case([0], [1]), "Rows come first: (y, x)."),
-        (case([1, 1, 0, 0]), "Empty columns do not pull."),
+        (case([0], [1]), "Rows come first: (y, x). Divide by all the ink."),
+        (
+            case([1, 1, 0, 0]),
+            "Empty columns do not pull: divide by the ink. The middle may lie "
+            "between two pixels.",
+        ),
         (case([3, 0, 1]), "Dark pixels pull more than faint ones."),
         (
             case([200, 0], [200, 200]),
@@ -1354,12 +1403,12 @@ def my_disagreements(answer):
         ),
         (
             case([[0.0, 1.0], [1.0, 0.0]], [[0.0, 1.0], [0.0, 1.0]]),
-            "Picture 1 is read differently: give its number.",
+            "Picture 1 is read differently: give its number, in a 1-d tensor.",
         ),
         (
             case(
-                [[1.0, 0.0, 0.5]] * 3,
-                [[0.0, 1.0, 0.5], [2.0, 1.0, 0.0], [0, 0, 1]],
+                [[1.0, 0.0, 0.5], [1.0, 0.0, 0.5], [0.0, 0.5, 1.0]],
+                [[0.0, 1.0, 0.5], [2.0, 1.0, 0.0], [1.0, 0.0, 0.5]],
             ),
             "All pictures that differ, not the first alone.",
         ),

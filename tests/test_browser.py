@@ -63,12 +63,14 @@ def playground(lab):
         yield opened
 
 
-@pytest.mark.parametrize("digit", browser.DIGITS)
-def test_a_drawn_digit_is_read_by_float_and_8_bits(playground, digit):
+@pytest.mark.parametrize(
+    ("digit", "finger"), [*((digit, False) for digit in browser.DIGITS), (3, True)]
+)
+def test_a_drawn_digit_is_read_by_float_and_8_bits(playground, digit, finger):
     page, errors = playground
     page.get_by_role("button", name="clear").click()
     browser.settle(page)
-    browser.draw(page, browser.DIGITS[digit])
+    browser.draw(page, browser.DIGITS[digit], finger)
     text = " ".join(page.locator(".widget-html-content").all_inner_texts())
     assert f"Float reads {digit} " in text and f"integers {digit} " in text
     assert "Weights 8, 8, 8, 8 bits, activations 8" in text

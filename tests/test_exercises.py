@@ -251,6 +251,18 @@ WRONG = {
         (" + zero_point", "", "count from the zero point"),
         (" + zero_point", " - zero_point", "count from the zero point"),
         ("(x / scale) + zero_point", "(x / scale + zero_point)", "Round first"),
+        (
+            "torch.round(x / scale) + zero_point",
+            "(x / scale).int() + zero_point",
+            "do not cut off",
+        ),
+        ("torch.round(x / scale)", "torch.floor(x / scale + 0.5)", "Round first"),
+        (
+            "torch.round(x / scale) + zero_point\n"
+            "    inside = (q >= 0) & (q <= 2**bits - 1)",
+            "x / scale + zero_point\n    inside = (q >= -0.5) & (q <= 2**bits - 0.5)",
+            "to the even number",
+        ),
     ],
     "my_fold": [
         ("return w * factor.reshape(-1, 1, 1, 1)", "return w", "as it does the kernel"),
@@ -263,6 +275,12 @@ WRONG = {
         ("torch.sqrt(var + eps)", "(torch.sqrt(var) + eps)", "under the root"),
         (".reshape(-1, 1, 1, 1)", ".reshape(-1, 1, 1)", "axis 0 of the kernel"),
         (".reshape(-1, 1, 1, 1)", "", "axis 0 of the kernel"),
+        (
+            "factor * (b - mean) + beta",
+            "(gamma * (b - mean) + beta) / torch.sqrt(var + eps)",
+            "not to beta",
+        ),
+        ("factor * (b - mean)", "factor * b - gamma * mean", "and to the mean"),
     ],
     "my_sign_weights": [
         (".mean(1)", ".amax(1)", "not the largest"),
@@ -272,6 +290,11 @@ WRONG = {
         ("torch.where(w < 0, -scale, scale)", "torch.sign(w) * scale", "no code for 0"),
         ("w < 0", "w <= 0", "counts as positive"),
         (".flatten(1)", "", "four axes"),
+        (
+            "torch.where(w < 0, -scale, scale)",
+            "torch.where(w < 0, -scale, scale).tolist()",
+            "give a torch tensor",
+        ),
     ],
     # 08
     "my_requantize": [
@@ -284,6 +307,11 @@ WRONG = {
         (".clamp(0, 255)", ".clamp(min=0).int()", "above 255 becomes 255"),
         ("acc.float()", "acc.double()", "works in float32"),
         (".to(torch.uint8)", "", "give codes, uint8"),
+        (
+            "torch.round(acc.float() * m) + zero_point",
+            "torch.round((acc.float() + zero_point) * m)",
+            "after the multiplication",
+        ),
     ],
     "my_packed_bytes": [
         (" / 8", "", "not bits"),
@@ -295,6 +323,7 @@ WRONG = {
             "math.ceil(sum(counts) * bits / 8)",
             "each",
         ),
+        ("count * bits / 8)", "count / 8) * bits", "then round up, once"),
     ],
     "my_first_difference": [
         ("a[name] != b[name]", "a[name] > b[name]", "upwards or downwards"),
@@ -307,6 +336,12 @@ WRONG = {
         ("in a:", "in reversed(a):", "the culprit"),
         ("in a:", "in sorted(a):", "not the alphabet's"),
         ('"none", 0', "next(reversed(a)), 0", "Nothing differs"),
+        ("in a:", "in mq.LAYERS:", "which layers there are"),
+        (
+            "(a[name] != b[name]).sum()",
+            "len(set(a[name].tolist()) - set(b[name].tolist()))",
+            "not how far apart",
+        ),
     ],
     # 09
     "my_box": [
@@ -315,6 +350,9 @@ WRONG = {
         ("ink.sum(1) > 255", "ink.sum(1) >= 255", "not more than 255"),
         ("top, bottom, left, right\n", "left, right, top, bottom\n", "Rows come first"),
         ("int(rows[0]), ", "0, ", "whole field's corner"),
+        ("ink.sum(1) > 255", "(ink > 127).sum(1) >= 2", "do not count pixels"),
+        ("ink.sum(1) > 255", "sum(ink.T) > 255", "in uint8 a sum may wrap"),
+        ("int(rows[-1]) + 1", "int(rows[0]) + len(rows)", "A gap inside"),
     ],
     "my_middle": [
         ("float(y), float(x)", "float(x), float(y)", "Rows come first"),
@@ -330,6 +368,7 @@ WRONG = {
             "/ sum(ink.flatten().byte())\n    x =",
             "too much for uint8",
         ),
+        ("float(y), float(x)", "round(float(y)), round(float(x))", "between two"),
     ],
     "my_disagreements": [
         ("a.argmax(1) != b.argmax(1)", "(a != b).any(1)", "Other scores"),
@@ -338,6 +377,8 @@ WRONG = {
         ("different.nonzero().flatten()", "different", "of no numbers"),
         (".flatten()", ".flatten() + 1", "give its number"),
         (".flatten()", ".flatten()[:1]", "not the first alone"),
+        ("a.argmax(1) != b.argmax(1)", "a.argmax(1) < b.argmax(1)", "All pictures"),
+        (".flatten()", ".squeeze()", "in a 1-d tensor"),
     ],
 }
 
@@ -409,6 +450,7 @@ RIGHT = [  # as WRONG, but other types of the same numbers
         "high += float(flat.amax(1).sum())",
         "high += flat.amax(1).sum()",
     ),
+    ("my_box", "int(rows[0]), int(rows[-1]) + 1", "rows[0], rows[-1] + 1"),
     ("my_middle", "float(y), float(x)", "[y, x]"),
     (
         "my_disagreements",

@@ -247,8 +247,8 @@ def drag(page, kind, element):
         element.click()
 
 
-def draw(page, stroke):
-    """Draw a stroke, one of DIGITS, into the playground with the mouse."""
+def draw(page, stroke, finger=False):
+    """Draw a stroke, one of DIGITS, into the playground with the mouse or a finger."""
     field = page.locator(".field canvas")
     field.scroll_into_view_if_needed()
     box = field.bounding_box()
@@ -257,11 +257,20 @@ def draw(page, stroke):
         (box["x"] + x / 100 * box["width"], box["y"] + y / 100 * box["height"])
         for x, y in points
     ]
-    page.mouse.move(*places[0])
-    page.mouse.down()
-    for place in places[1:]:
-        page.mouse.move(*place, steps=10)
-    page.mouse.up()
+    if finger:  # playwright itself can only tap
+        screen = page.context.new_cdp_session(page)
+        for number, (x, y) in enumerate(places):
+            touch = {"type": "touchMove" if number else "touchStart"}
+            touch["touchPoints"] = [{"x": x, "y": y}]
+            screen.send("Input.dispatchTouchEvent", touch)
+        lift = {"type": "touchEnd", "touchPoints": []}
+        screen.send("Input.dispatchTouchEvent", lift)
+    else:
+        page.mouse.move(*places[0])
+        page.mouse.down()
+        for place in places[1:]:
+            page.mouse.move(*place, steps=10)
+        page.mouse.up()
     settle(page)
 
 
