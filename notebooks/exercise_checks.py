@@ -70,7 +70,16 @@ def wrong_form(given, expected):
             return f"The numbers aside: give a {type(expected).__name__}."
         pairs = zip(given, expected, strict=False)
         return next(filter(None, (wrong_form(*pair) for pair in pairs)), None)
+    given = plain(given)
+    if type(expected) is int and type(given) is float and given == expected:
+        return "The number is right, its type is not: give an int."
     return None
+
+
+def plain(value):
+    """Return a number of torch or NumPy as Python's own, all else as it is."""
+    single = hasattr(value, "ndim") and value.shape in ((), (1,))
+    return value.item() if single else value
 
 
 def difference(given, expected):
@@ -98,8 +107,7 @@ def difference(given, expected):
             return ()
         parts = zip(given, expected, strict=True)
         return None if all(difference(*p) is None for p in parts) else ()
-    if hasattr(given, "ndim") and given.shape in ((), (1,)):
-        given = given.item()  # a number of torch or NumPy
+    given = plain(given)
     if isinstance(expected, float):
         number = isinstance(given, int | float)
         close = number and math.isclose(
@@ -111,6 +119,8 @@ def difference(given, expected):
 
 def show(value):
     """Return value in few characters: small tensors whole, others by shape."""
+    if not isinstance(value, torch.Tensor):
+        value = plain(value)  # np.float32(0.5) is 0.5
     if isinstance(value, torch.Tensor):
         kind = str(value.dtype).removeprefix("torch.")
         if value.numel() > 12:
@@ -145,9 +155,20 @@ def my_normalise(answer):
         return (torch.tensor(pictures, dtype=torch.uint8),)
 
     cases = [
-        (case([[0]]), "Black is 0 less the mean, divided by the deviation."),
+        (
+            case([[0]]),
+            "Black is 0 less the mean, divided by the deviation; four axes: "
+            "(N, 1, height, width).",
+        ),
         (case([[255]]), "White is 1 after the division by 255."),
-        (case([[0, 255]], [[255, 0]]), "The channel's axis is the second one."),
+        (
+            case([[100]]),
+            "Greys lie between black and white: divide in floats.",
+        ),
+        (
+            case([[0], [100], [9]], [[255], [9], [0]]),
+            "The channel's axis is the second one.",
+        ),
     ]
     praise = (
         "The input is no byte any more, but it still has only 256 values: "
@@ -173,9 +194,21 @@ def my_parameters(answer):
             (1, 1, 1),
             "26 + 26 + 17 + 20: each output has a bias; fc1 sees 4 x 4.",
         ),
-        ((2, 1, 1), "A kernel of conv2 reaches over all channels of conv1."),
-        ((1, 2, 1), "fc1 sees 4 x 4 numbers of each channel of conv2."),
-        ((1, 1, 2), "fc2 sees all of fc1's outputs."),
+        (
+            (2, 1, 1),
+            "52 + 51 + 17 + 20: each output has a bias; a kernel of conv2 "
+            "reaches over all channels of conv1.",
+        ),
+        (
+            (1, 2, 1),
+            "26 + 52 + 33 + 20: each output has a bias; fc1 sees 4 x 4 numbers "
+            "of each channel of conv2.",
+        ),
+        (
+            (1, 1, 2),
+            "26 + 26 + 34 + 30: each output has a bias; fc2 sees all of fc1's "
+            "outputs.",
+        ),
         ((20, 50, 500), "This is the network itself: 431,080."),
         ((10, 25, 250), "All three halved."),
     ]
@@ -219,6 +252,8 @@ def my_sure_and_wrong(answer):
             case([[0.4, 0.3, 0.3]], [1]),
             "Not sure and wrong: neither of the two groups.",
         ),
+        (case([[0.88, 0.12]], [1]), "0.88 is not above 0.9."),
+        (case([[0.52, 0.48]], [0]), "0.52 is not below 0.5."),
         (
             case(
                 [[0.95, 0.05, 0.0], [0.4, 0.3, 0.3], [0.6, 0.3, 0.1]], [1, 0, 0]
@@ -227,7 +262,7 @@ def my_sure_and_wrong(answer):
         ),
     ]
     praise = (
-        "Accuracy hides both groups. Quantization can tip only those digits "
+        "Accuracy hides both groups. At 8 bits, quantization tips only digits "
         "whose best score has another one close by."
     )
     judge(answer, reference, cases, praise)
@@ -246,13 +281,24 @@ def my_quantize(answer):
 
     cases = [
         (([0.0, 1.0], 1), "The codes go from 0 to 2**bits - 1."),
+        (
+            ([0.0, 4.0, 6.0], 2),
+            "Divide by the scale, (max - min) / (2**bits - 1).",
+        ),
         (([0.0, 0.6, 1.0], 1), "Codes are rounded to the nearest, not down."),
         (([0.0, 0.5, 1.0], 1), "Ties go to the even code, as in torch."),
+        (([0.0, 1.5, 3.0], 2), "Add nothing to the scale: it moves ties."),
         (([0.0], 8), "A range of width 0 must not divide by zero."),
-        (([-1.0, 0.0], 2), "The zero point is the code that stands for 0."),
+        (
+            ([-1.0, 0.0], 2),
+            "The zero point is the code that stands for 0; add it before you "
+            "clamp.",
+        ),
+        (([-1.0, -0.5, 0.0], 1), "Round before the zero point is added."),
         (([5.0, 6.0], 8), "The range must be widened until it holds 0."),
-        (([-6.0, -5.0], 8), "The range must be widened until it holds 0."),
+        (([-6.0, -4.0], 8), "The range must be widened until it holds 0."),
         (([-0.6, 0.0, 0.4], 2), "The zero point must be rounded, not cut."),
+        (([-0.5, 2.5], 2), "The zero point's ties go to the even code, too."),
         (([-1.5, 1.5], 2), "Codes must be clamped to 0 and 2**bits - 1."),
         (([-1.0, -0.3, 0.0, 0.2, 0.9], 4), "All of it together."),
         (([-1.0, -0.3, 0.0, 0.2, 0.9], 8), "All of it together."),
@@ -288,6 +334,10 @@ def my_dequantize(answer):
             "Each zero point belongs to a row, along axis 0.",
         ),
         (
+            case([[255, 0]], [0.5], [200]),
+            "Codes and zero points go to 255: in int8 those above 127 wrap.",
+        ),
+        (
             case([[[[2, 2]]], [[[6, 6]]]], [0.1, 1.0], [3, 3]),
             "A kernel has four axes, not two; its grids go along axis 0.",
         ),
@@ -312,7 +362,7 @@ def my_scales(answer):
             "Give one scale for each row; signed codes of 8 bits end at 127.",
         ),
         (
-            (torch.tensor([[6.0], [-6.0]]), 2),
+            (torch.tensor([[6.0, 1.0], [1.0, -6.0]]), 2),
             "The largest weight counts, whatever its sign.",
         ),
         (
@@ -350,7 +400,12 @@ def my_mean_range(answer):
         ),
         (
             ([torch.tensor([[0.0, 4.0], [4.0, 0.0]])],),
-            "Divide by the number of samples, not by the number of batches.",
+            "Add up each sample's own extremes, then divide by the number of "
+            "samples, not by the number of batches.",
+        ),
+        (
+            ([torch.tensor([[0.0, 2.0]]), torch.tensor([[0.0, 4.0]])],),
+            "All batches count.",
         ),
         (
             ([torch.tensor([[0.0, 1.0, 3.0], [-2.0, 2.0, 7.0]])],),
@@ -378,7 +433,7 @@ def my_mean_range(answer):
     ]
     praise = (
         "These are the article's ranges. Its own code divides the same sums by "
-        "the number of batches, and no accuracy at 8 bits gave it away."
+        "the number of batches. In its own network no accuracy gave that away."
     )
     judge(answer, reference, cases, praise)
 
@@ -402,6 +457,7 @@ def my_moving_average(answer):
             "With a decay of 0.5 the average moves halfway from the first "
             "value to the second, never beyond: no weight is above 1.",
         ),
+        (([0.0, 8.0], 0.5), "A first value of 0 starts the average, too."),
         (
             ([0.0, 8.0], 0.75),
             "decay is the share of the old average that stays; the new value "
@@ -434,6 +490,10 @@ def my_percentile_range(answer):
             "largest. (torch.quantile counts from 0 to 1, not to 100.)",
         ),
         (
+            (torch.tensor([0.0, 0.0, 0.0, 0.0, 4.0]), 75),
+            "Zeros count, too.",
+        ),
+        (
             (torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0]), 75),
             "Both ends give something up: low is the (100 - percent)-th "
             "percentile, not the minimum.",
@@ -455,7 +515,7 @@ def my_percentile_range(answer):
             (torch.tensor([[0.0, 1.0], [10.0, 11.0]]), 75),
             "All values of the tensor count together, not row by row.",
         ),
-        ((torch.arange(1001.0), 99.9), "A percentage need not be whole."),
+        ((torch.arange(41.0), 97.5), "A percentage need not be whole."),
     ]
     praise = (
         "One odd value no longer stretches the range. How many to give up is a "
@@ -1305,9 +1365,9 @@ def my_box(answer):
     cases = [
         (
             case([200, 200], [200, 200]),
-            "Give top, bottom, left, right, from the sums of the rows and of the "
-            "columns (in uint8 a sum may wrap); bottom and right are one more "
-            "than the last that counts.",
+            "Give top, bottom, left, right, from the sums of the rows and of "
+            "the columns (in uint8 a sum may wrap); bottom and right are one "
+            "more than the last that counts.",
         ),
         (
             case([0, 0, 0], [0, 200, 200], [0, 200, 200]),

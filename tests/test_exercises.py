@@ -27,6 +27,10 @@ WRONG = {
         ("x - 0.1307", "x + 0.1307", "less the mean"),
         ("unsqueeze(1)", "unsqueeze(-1)", "axis is the second"),
         ("unsqueeze(1)", "unsqueeze(0)", "axis is the second"),
+        ("unsqueeze(1)", "unsqueeze(2)", "axis is the second"),
+        (".unsqueeze(1)", "", "four axes"),
+        (" / 255", " // 255", "divide in floats"),
+        ("pixels.unsqueeze(1) / 255", "(pixels.unsqueeze(1) > 0) * 1.0", "Greys"),
     ],
     "my_parameters": [
         ("1 * 25 + 1", "1 * 25", "each output has a bias"),
@@ -35,6 +39,10 @@ WRONG = {
         ("first * 25 + 1", "25 + 1", "all channels of conv1"),
         ("second * 4 * 4", "4 * 4", "each channel of conv2"),
         ("10 * (hidden + 1)", "20", "all of fc1's outputs"),
+        ("first * (1 * 25 + 1)", "first * 25 + 1", "52 + 51"),
+        ("second * (first * 25 + 1)", "second * first * 25 + 1", "26 + 52"),
+        ("hidden * (second * 4 * 4 + 1)", "hidden * second * 16 + 1", "26 + 26 + 34"),
+        ("(second * 4 * 4 + 1)", "(second * 16.0 + 1)", "give an int"),
     ],
     "my_sure_and_wrong": [
         ("best.exp()", "best", "probability's log"),
@@ -43,6 +51,8 @@ WRONG = {
         ("right & (sure < 0.5)", "sure < 0.5", "Not sure and wrong"),
         ("right & (sure < 0.5)", "~right & (sure < 0.5)", "right by luck"),
         ("~right & (sure > 0.9)", "~right", "Not sure and wrong"),
+        ("sure > 0.9", "sure > 0.5", "not above 0.9"),
+        ("sure < 0.5", "sure < 0.6", "not below 0.5"),
     ],
     # 02
     "my_quantize": [
@@ -57,10 +67,18 @@ WRONG = {
         ("min(max(q, 0), qmax)", "q", "must be clamped"),
         ("min(max(q, 0), qmax)", "q % (qmax + 1)", "must be clamped"),
         ("2**bits - 1", "2**bits", "from 0 to 2**bits - 1"),
+        (
+            "round(v / scale) + zero_point",
+            "round(v / scale + zero_point)",
+            "Round before",
+        ),
+        (" or 1.0", " + 1e-8", "Add nothing to the scale"),
+        ("round(-low / scale)", "math.floor(0.5 - low / scale)", "zero point's ties"),
     ],
     "my_dequantize": [
         ("- zero_point", "+ zero_point", "taken away, not added"),
         ("q.int()", "q", "wraps"),
+        ("q.int()", "q.to(torch.int8)", "in int8 those above 127"),
         ("shape = [-1] + [1] * (q.dim() - 1)", "shape = [-1]", "belongs to a row"),
         ("scale.reshape(shape)", "scale", "scale belongs to a row"),
         ("zero_point.reshape(shape)", "zero_point", "zero point belongs to a row"),
@@ -75,6 +93,11 @@ WRONG = {
         (".amax(1)", ".amax(0)", "one scale for each row"),
         (".amax(1)", ".amax().expand(len(w))", "its own largest weight"),
         (".flatten(1)", "", "four axes"),
+        (
+            "w.abs().flatten(1).amax(1)",
+            "w.flatten(1).amax(1).abs()",
+            "whatever its sign",
+        ),
     ],
     # 03
     "my_mean_range": [
@@ -89,6 +112,17 @@ WRONG = {
             "also in a smaller batch",
         ),
         (".flatten(1)", "", "several axes"),
+        (
+            "    return low / samples",
+            "        return low / samples",
+            "All batches count",
+        ),
+        (
+            "low += float(flat.amin(1).sum())\n"
+            "        high += float(flat.amax(1).sum())",
+            "low += float(flat.min())\n        high += float(flat.max())",
+            "each sample's own extremes",
+        ),
     ],
     "my_moving_average": [
         (
@@ -108,6 +142,11 @@ WRONG = {
         ("values[0]", "values[-1]", "from the first value"),
         ("values[1:]", "values[-1:]", "Every value counts"),
         ("decay * ema + (1 - decay) * new", "(ema + new) / 2", "share of the old"),
+        (
+            "ema = decay * ema + (1 - decay) * new",
+            "ema = decay * ema + (1 - decay) * new if ema else new",
+            "A first value of 0",
+        ),
     ],
     "my_percentile_range": [
         (" / 100", "", "from 0 to 1"),
@@ -115,6 +154,7 @@ WRONG = {
         ("[100 - percent, percent]", "[0, percent]", "not the minimum"),
         ("x.flatten(), shares", "x, shares, -1", "not row by row"),
         ("shares)", "shares, interpolation='nearest')", "straight line"),
+        ("x.flatten()", "x[x != 0]", "Zeros count"),
     ],
     # 04
     "my_bias": [
@@ -449,6 +489,12 @@ RIGHT = [  # as WRONG, but other types of the same numbers
         "my_mean_range",
         "high += float(flat.amax(1).sum())",
         "high += flat.amax(1).sum()",
+    ),
+    (
+        "my_percentile_range",
+        "shares = torch.tensor([100 - percent, percent]) / 100",
+        "share = torch.tensor(percent) / 100\n"
+        "    shares = torch.stack([1 - share, share])",
     ),
     ("my_box", "int(rows[0]), int(rows[-1]) + 1", "rows[0], rows[-1] + 1"),
     ("my_middle", "float(y), float(x)", "[y, x]"),
