@@ -548,6 +548,10 @@ def my_bias(answer):
             "both, and give integers.",
         ),
         (
+            case([-1.0], [0.5]),
+            "A bias has a sign: no clamp at 0, no unsigned type.",
+        ),
+        (
             case([0.7, -0.7], [0.5, 0.5]),
             "Codes are rounded to the nearest, not cut.",
         ),
@@ -606,6 +610,10 @@ def my_layer(answer):
             "whole numbers.",
         ),
         (
+            case([[3]], 0, [[2]], [2], 0.5, 0),
+            "m multiplies the whole sum, bias included.",
+        ),
+        (
             case([[200]], 0, [[1]], [0], 0.5, 0),
             "uint8 codes go up to 255: cast to int8, those above 127 wrap.",
         ),
@@ -639,8 +647,16 @@ def my_layer(answer):
             "Codes end at 255: clamp before the cast, or they wrap.",
         ),
         (
+            case([[250]], 0, [[1]], [0], 1.0, 10),
+            "Clamp last: with y_zero added a code may pass 255.",
+        ),
+        (
             case(one, 0, [[1, 2], [3, 4]], [0, 0], 1.0, 0),
             "A row of w belongs to an output: sum over the inputs.",
+        ),
+        (
+            case([[255, 255]], 0, [[127, 127]], [0], 2.0**-8, 0),
+            "64,770 does not fit into int16: an accumulator has 32 bits.",
         ),
         (
             case(one, 0, [[8, 8], [8, 8]], [0, 16], [0.5, 0.25], 0),
@@ -683,7 +699,7 @@ def mixed(answer, most_bytes=122_000, least=0.985):
         right = type(bits) is int and 1 <= bits <= 8
         if name in mq.LAYERS and right:
             continue
-        reason = f"{name} has {show(bits)} bits: give a number from 1 to 8."
+        reason = f"{name} has {show(bits)} bits: give an int from 1 to 8."
         if name not in answer:
             reason = f"{name} has no bits."
         if name not in mq.LAYERS:
@@ -691,7 +707,7 @@ def mixed(answer, most_bytes=122_000, least=0.985):
         explain("mixed", show(answer), legal, show(bits), reason)
         return
     net, ranges, images, labels = network_and_data()
-    qnet = mq.quantize_net(net, ranges, answer)
+    qnet = mq.quantize_net(net, ranges, answer, requantize="float")
     weights = {
         name: math.ceil(layer.weight.numel() * layer.weight_bits / 8)
         for name, layer in qnet.layers.items()
@@ -750,6 +766,7 @@ def my_folded_bias(answer):
             case([0, 0], [[1, 2], [3, 4]], 1),
             "Each output has a sum of its own, over its row of w.",
         ),
+        (case([0], [[1, -2]], 1), "Weights are signed: keep their signs."),
         (
             case([0], [[100, 100]], 1),
             "100 + 100 does not fit into int8: sum in a wider type.",
@@ -811,6 +828,11 @@ def split_product(answer):
             case([[127, 127]], [[-128], [-128]]),
             "Two products of 255 * -128 do not fit into 16 bits either.",
         ),
+        (
+            case([[127] * 4], [[127]] * 4),
+            "64,516 leaves 16 bits: each pair of products must fit, and the "
+            "result is int32.",
+        ),
         (case([[-128] * 3] * 2, [[-128] * 2] * 3), "All codes -128."),
         (
             (
@@ -821,8 +843,8 @@ def split_product(answer):
         ),
     ]
     praise = (
-        "Two products whose second factor is a bit shorter, and the result is "
-        "exact: width bought with time."
+        "Products that are small enough, added up in 32 bits, and the result "
+        "is exact: width bought with time."
     )
     judge(answer, reference, cases, praise)
 
@@ -857,6 +879,7 @@ def my_safe_terms(answer):
             "The accumulator ends at 2**(bits - 1) - 1, here at 7: eight "
             "products of 1 * 1 are one too many.",
         ),
+        ((8, 8, 8), "Not even one product of 127 * 255 fits."),
         ((32, 8, 8), "All of it together, at the usual widths."),
         ((24, 8, 8), "All of it together, in 24 bits."),
         ((24, 4, 4), "All of it together, with 4-bit codes."),
@@ -885,7 +908,7 @@ def my_unpack(answer):
 
     cases = [
         (
-            case([1, 0, 0, 1], 2),
+            case([0, 3, 3, 0], 2),
             "A code is bits wide: mask away the others that share its byte.",
         ),
         (case([1, 0, 3, 2], 2), "The first code lies in the lowest bits."),
@@ -898,12 +921,16 @@ def my_unpack(answer):
             "A last byte may end in padding: only count codes are codes.",
         ),
         (
-            case([1, 2, 3], 3),
+            case([1, 2, 5], 3),
             "A code may begin in one byte and end in the next.",
         ),
         (case([1, 0, 1, 1, 0, 0, 1, 0, 1], 1), "All of it together."),
         (case([31, 0, 17, 5, 9, 30, 2], 5), "All of it together."),
         (case([200, 7], 8), "All of it together."),
+        (
+            case([1, 2, 3, 4, 5, 6, 7, 8, 9], 8),
+            "Nine bytes do not fit into an int64.",
+        ),
     ]
     praise = (
         "The bytes are one long binary number, and where a byte ends means "
@@ -1012,6 +1039,14 @@ def my_act_order(answer):
                 3,
             ),
             "Sort back with the inverse of the order, not with the order.",
+        ),
+        (
+            case(
+                [[0.8, -0.7, -0.1]],
+                [[14.0, 7.0, 10.0], [7.0, 5.0, 1.0], [10.0, 1.0, 19.0]],
+                3,
+            ),
+            "The diagonal decides, and argsort gives the order, not the ranks.",
         ),
         (
             case(

@@ -171,6 +171,7 @@ WRONG = {
         (".to(torch.int32)", ".long().to(torch.int8)", "no type so narrow"),
         (".to(torch.int32)", ".long().to(torch.int16)", "into 16 bits"),
         ("* w_scale", "* w_scale.max()", "scale of its own"),
+        (".to(torch.int32)", ".clamp(min=0).to(torch.int32)", "A bias has a sign"),
     ],
     "my_layer": [
         ("(x.int() - x_zero)", "(x - x_zero).int()", "wraps in uint8"),
@@ -190,6 +191,17 @@ WRONG = {
         ("clamp(y_zero, ", "clamp(0, ", "cuts at y_zero"),
         ("clamp(y_zero, 255)", "clamp(y_zero).int()", "clamp before the cast"),
         ("acc * m)", "acc * torch.as_tensor(m).reshape(-1, 1))", "the last axis"),
+        ("acc * m) + y_zero", "(acc - bias) * m) + bias + y_zero", "bias included"),
+        (
+            "+ y_zero\n    return q.clamp(y_zero, 255)",
+            "\n    return (q.clamp(0, 255) + y_zero)",
+            "Clamp last",
+        ),
+        (
+            "(x.int() - x_zero) @ w.int().T",
+            "(x.short() - x_zero) @ w.short().T",
+            "int16",
+        ),
     ],
     "mixed": [
         ('"fc1": 2', '"fc1": 3', "fc1 holds most"),
@@ -198,6 +210,7 @@ WRONG = {
         ('"fc2": 4', '"fc2": 9', "fc2 has 9 bits"),
         ('"fc2": 4', '"fc2": 4, "output": 8', "no layer 'output'"),
         ('{"conv1": 4, "conv2": 4, "fc1": 2, "fc2": 4}', "4", "Give a dictionary"),
+        ('"fc2": 4', '"fc2": 4.0', "give an int from 1 to 8"),
     ],
     # 05
     "my_folded_bias": [
@@ -213,6 +226,8 @@ WRONG = {
             "before you multiply",
         ),
         (".flatten(1)", "", "four axes"),
+        ("w.flatten(1)", "w.int().abs().flatten(1)", "keep their signs"),
+        ("w.flatten(1)", "w.to(torch.uint8).flatten(1)", "keep their signs"),
     ],
     "split_product": [
         (
@@ -229,6 +244,11 @@ WRONG = {
         ("2 * saturating_product", "saturating_product", "counts twice"),
         (" + saturating_product(a, rest)", "", "product of its own"),
         ("b >> 1, b & 1", "b >> 2, b & 3", "counts twice"),
+        (
+            "2 * saturating_product(a, half) + saturating_product(a, rest)",
+            "(2 * saturating_product(a, half) + saturating_product(a, rest)).short()",
+            "the result is int32",
+        ),
     ],
     "my_safe_terms": [
         ("2 ** (acc_bits - 1) - 1", "2**acc_bits - 1", "ends at 31"),
@@ -238,6 +258,7 @@ WRONG = {
         ("2**act_bits - 1", "2**act_bits", "Unsigned activations"),
         ("largest // product", "largest // product + 1", "two do not"),
         ("largest // product", "largest / product", "One product"),
+        ("largest // product", "max(1, largest // product)", "Not even one"),
     ],
     # 06
     "my_unpack": [
@@ -249,6 +270,12 @@ WRONG = {
         (
             "number >> (bits * i)",
             "int(packed[i // (8 // bits)]) >> i % (8 // bits) * bits",
+            "end in the next",
+        ),
+        ("packed.tolist()", "packed.flip(0).tolist()", "first byte"),
+        (
+            "number >> (bits * i)",
+            "int(packed[bits * i // 8]) >> (bits * i % 8)",
             "end in the next",
         ),
     ],
@@ -279,6 +306,12 @@ WRONG = {
         ("q.tensor[:, order.argsort()]", "q.tensor", "columns' places"),
         ("order.argsort()", "order", "inverse of the order"),
         ("q.tensor[:", "mq.dequantize_tensor(q)[:", "Give codes"),
+        ("h.diagonal()", "h.sum(1)", "The diagonal decides"),
+        (
+            "h.diagonal().argsort(descending=True)",
+            "h.diagonal().argsort(descending=True).argsort()",
+            "not the ranks",
+        ),
     ],
     # 07
     "my_straight_through": [
