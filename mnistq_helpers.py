@@ -13,6 +13,7 @@ import math
 import os
 import shutil
 import tempfile
+import timeit
 from collections import namedtuple
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -673,13 +674,27 @@ def int_mm_is_exact():
     return True
 
 
+@cache
+def int_mm_is_quick():
+    """Return whether torch._int_mm takes less than 4 times as long as float32 here.
+
+    Timed once. Where it has no kernel of its own, on processors with AVX2 alone, it
+    takes 10 to 30 times as long. The answer decides about time only: both are exact.
+    Taught in notebook 05.
+    """
+    a, b = (torch.ones(n, 512, dtype=torch.int8) for n in (64, 512))
+    products = lambda: torch._int_mm(a, b), lambda: a.float() @ b.float()
+    whole, carried = (min(timeit.repeat(f, number=1)) for f in products)
+    return whole < 4 * carried
+
+
 def int_matmul(a, b):
     """Return the int32 product a @ b, exact on every processor.
 
-    a: int8 [n, k]; b: int8 [k, m]. torch._int_mm where it is exact; elsewhere the codes
-    are carried in float32 if k * 2**14 <= 2**24, so that it holds every sum, and in
-    float64 if not. Raises ValueError for other types or shapes, or k >= 2**17, where
-    int32 could overflow. Taught in notebook 05.
+    a: int8 [n, k]; b: int8 [k, m]. torch._int_mm where it is exact and quick; elsewhere
+    the codes are carried in float32 if k * 2**14 <= 2**24, so that it holds every sum,
+    and in float64 if not. Raises ValueError for other types or shapes, or k >= 2**17,
+    where int32 could overflow. Taught in notebook 05.
     """
     if a.dtype != torch.int8 or b.dtype != torch.int8:
         raise ValueError(f"the factors are {a.dtype} and {b.dtype}: give int8.")
@@ -689,7 +704,8 @@ def int_matmul(a, b):
     terms = a.shape[1]
     if terms >= 2**17:
         raise ValueError(f"a sum of {terms} products may leave int32: split it.")
-    if terms > 1 and int_mm_is_exact():  # one term: it misreads a transposed b
+    # With one term it misreads a transposed b.
+    if terms > 1 and int_mm_is_exact() and int_mm_is_quick():
         return torch._int_mm(a, b)
     carrier = torch.float32 if terms * 2**14 <= 2**24 else torch.float64
     return (a.to(carrier) @ b.to(carrier)).to(torch.int32)

@@ -9,6 +9,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from fractions import Fraction
 
@@ -242,6 +243,18 @@ def test_a_wrong_kernel_is_found(monkeypatch):
     assert not try_it()
     monkeypatch.delattr(torch, "_int_mm")
     assert not try_it()
+
+
+def test_a_slow_kernel_is_found_and_not_used(monkeypatch):
+    try_it = mq.int_mm_is_quick.__wrapped__
+    monkeypatch.setattr(torch, "_int_mm", lambda a, b: None)
+    assert try_it()
+    monkeypatch.setattr(torch, "_int_mm", lambda a, b: time.sleep(0.3))
+    assert not try_it()
+    monkeypatch.delattr(torch, "_int_mm")
+    monkeypatch.setattr(mq, "int_mm_is_exact", lambda: True)
+    monkeypatch.setattr(mq, "int_mm_is_quick", lambda: False)
+    assert_products_exact()
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,7 @@ TAUGHT = {
         "rounding_shift",
         "multiply_by_quantized_multiplier",
         "int_mm_is_exact",
+        "int_mm_is_quick",
         "int_matmul",
     },
     "06_below_8_bits": {

@@ -130,8 +130,9 @@ def main():
     net = mq.load_net()
     ranges = mq.calibrate(net, mq.mnist(train=True)[0][:1000])
     images, _ = mq.mnist(train=False)
-    exact = "exact" if mq.int_mm_is_exact() else "not exact, so floats carry the codes"
-    print(f"{chosen.threads} threads, {chosen.rounds} rounds; torch._int_mm: {exact}")
+    used = mq.int_mm_is_exact() and mq.int_mm_is_quick()
+    carried = "torch._int_mm" if used else "floats, which carry the codes"
+    print(f"{chosen.threads} threads, {chosen.rounds} rounds; products: {carried}")
     for batch in chosen.batches:
         with tempfile.TemporaryDirectory() as folder:
             engines = make_engines(
