@@ -678,8 +678,8 @@ def int_mm_is_exact():
 def int_mm_is_quick():
     """Return whether torch._int_mm takes less than 4 times as long as float32 here.
 
-    Timed once. Where it has no kernel of its own, on processors with AVX2 alone, it
-    takes 10 to 30 times as long. The answer decides about time only: both are exact.
+    Timed once. Where it has no kernel of its own, as on a processor with AVX2 alone, it
+    took 8 to 31 times as long. The answer decides about time only: both are exact.
     Taught in notebook 05.
     """
     a, b = (torch.ones(n, 512, dtype=torch.int8) for n in (64, 512))
