@@ -7,6 +7,7 @@ each lets the notebook's solution pass, and that it names what is wrong with
 three wrong answers or more.
 """
 
+import contextlib
 import copy
 import functools
 import math
@@ -14,6 +15,7 @@ from fractions import Fraction
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision import transforms
 
 import mnistq_helpers as mq
@@ -795,6 +797,20 @@ def my_folded_bias(answer):
     judge(answer, reference, cases, praise)
 
 
+class Products(TorchDispatchMode):
+    """Writes down the products of matrices that torch itself computes."""
+
+    def __init__(self):
+        super().__init__()
+        self.used = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        if name.endswith(("mm", "mv", "dot", "linear")):
+            self.used.append(name)
+        return func(*args, **(kwargs or {}))
+
+
 def split_product(answer):
     """Exercise 05.2: an exact product from one that adds in 16 bits."""
 
@@ -842,6 +858,19 @@ def split_product(answer):
             "All codes at once.",
         ),
     ]
+    example = case([[1, 2], [3, 4]], [[5, 6], [7, 8]])
+    products = Products()
+    with contextlib.suppress(Exception), products:  # judge tells of errors
+        answer(*example)
+    if products.used:
+        explain(
+            "split_product",
+            f"split_product({', '.join(map(show, example))})",
+            "saturating_product alone",
+            f"a product of torch's own, {products.used[0]}",
+            "This processor has no other product than saturating_product.",
+        )
+        return
     praise = (
         "Products that are small enough, added up in 32 bits, and the result "
         "is exact: width bought with time."

@@ -232,6 +232,21 @@ WRONG = {
     "split_product": [
         (
             "2 * saturating_product(a, half) + saturating_product(a, rest)",
+            "a.int() @ b.int()",
+            "no other product",
+        ),
+        (
+            "2 * saturating_product(a, half) + saturating_product(a, rest)",
+            "mq.int_matmul(a, b)",
+            "no other product",
+        ),
+        (
+            "2 * saturating_product(a, half) + saturating_product(a, rest)",
+            "torch.einsum('nk,km->nm', a.int(), b.int())",
+            "no other product",
+        ),
+        (
+            "2 * saturating_product(a, half) + saturating_product(a, rest)",
             "saturating_product(a, b)",
             "that must be smaller",
         ),
