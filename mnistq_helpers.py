@@ -803,7 +803,7 @@ class QuantizedNet:
         last = self.layers["fc2"]
         grid = (last.out_scale, last.out_zero_point)
         _check_images(images)
-        codes = [dict(self._steps(batch))["output"] for batch in images.split(100)]
+        codes = [dict(self._steps(batch))["output"] for batch in images.split(50)]
         return dequantize_tensor(QTensor(_unsigned(torch.cat(codes, 1)), *grid))
 
     def codes(self, images):
@@ -813,7 +813,7 @@ class QuantizedNet:
         Raises ValueError for images of another shape, empty or not finite.
         """
         _check_images(images)
-        parts = [dict(self._steps(batch)) for batch in images.split(100)]
+        parts = [dict(self._steps(batch)) for batch in images.split(50)]
         return {
             name: _unsigned(torch.cat([p[name] for p in parts], -1))
             for name in parts[0]
@@ -1236,7 +1236,6 @@ class QatNet(nn.Module):
         for name, following in zip(LAYERS, (*LAYERS[1:], "output"), strict=True):
             w_hat, b_hat = self.parameters_of(name)
             if w_hat.dim() == 4:
-                w_hat = w_hat.clone(memory_format=torch.channels_last)  # for speed
                 x = F.max_pool2d(F.conv2d(x, w_hat, b_hat), 2)
             else:
                 x = F.linear(x.flatten(1), w_hat, b_hat)
@@ -1278,6 +1277,7 @@ def fine_tune(
     Source: Esser et al. 2019, section 3; Hinton et al. 2015 (arXiv 1503.02531).
     Taught in notebook 07.
     """
+    model.to(memory_format=torch.channels_last)  # only for speed
     batches = math.ceil(len(images) / 128)
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * batches)
