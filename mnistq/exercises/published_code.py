@@ -1,0 +1,104 @@
+"""Notebook 05: the published code."""
+
+from itertools import combinations
+
+import torch
+
+from mnistq.exercises.judge import judge
+
+
+def my_grid(answer):
+    """Exercise 05.1: (scale, zero point) of a range, without bugs c, d and f."""
+
+    def reference(low, high, bits):
+        low, high = min(low, 0.0), max(high, 0.0)
+        if low == high:
+            return 1.0, 0
+        scale = (high - low) / (2**bits - 1)
+        return scale, round(-low / scale)
+
+    cases = [
+        (
+            (-1.0, 2.0, 2),
+            "2**bits codes have 2**bits - 1 steps between them; the zero point is "
+            "the code of 0.",
+        ),
+        (
+            (-1.75, 1.25, 2),
+            "Bug c: 1.75 is nearer to 2 than to 1, and int() cuts it.",
+        ),
+        ((1.0, 3.0, 2), "Bug d: 0 lies below the range; widen it down to 0."),
+        ((-3.0, -1.0, 2), "Bug d: 0 lies above the range; widen it up to 0."),
+        (
+            (0.0, 0.0, 8),
+            "Bug f: where all values are 0 the range has no width; give the scale 1 "
+            "and the zero point 0.",
+        ),
+        (
+            (0.25, 0.25, 2),
+            "A constant 0.25 is not lost: widened, its range goes from 0 to 0.25.",
+        ),
+        ((-1.0, 2.0, 1), "With 1 bit there is a single step."),
+        ((-1.0, 3.0, 8), "With 8 bits there are 255 steps."),
+        (
+            (0.0, 255 * 2.0**-16, 8),
+            "A narrow range has a small scale, and keeps it.",
+        ),
+    ]
+    praise = (
+        "Every range is served, and 0 has a code of its own in each: bugs c, d and f "
+        "have no place left."
+    )
+    judge(answer, reference, cases, praise)
+
+
+class Suspect:
+    """A quantizer with some of the bugs b, c, d and f, given as a string."""
+
+    def __init__(self, bugs):
+        self.bugs = bugs
+
+    def __repr__(self):
+        return f"a quantizer with the bugs {self.bugs or 'none'}"
+
+    def __call__(self, x, low, high, bits):
+        """Return the codes of x as floats; raise ZeroDivisionError with bug f."""
+        qmax = 2**bits - 1
+        if "d" not in self.bugs:
+            low, high = min(low, 0.0), max(high, 0.0)
+        scale = (high - low) / qmax
+        if "f" not in self.bugs:
+            scale = scale or 1.0
+        zero_point = min(max(-low / scale, 0.0), qmax)
+        zero_point = int(zero_point) if "c" in self.bugs else round(zero_point)
+        q = torch.as_tensor(x, dtype=torch.float32) / scale + zero_point
+        return q if "b" in self.bugs else torch.round(q).clamp(0, qmax)
+
+
+def my_suspect(answer):
+    """Exercise 05.2: which of the bugs b, c, d and f a quantizer has."""
+    alone = {
+        "": "It has none of the four: what you saw is no bug.",
+        "b": "Codes are whole numbers from 0 to 2**bits - 1: try a number between two "
+        "codes, or one outside the range.",
+        "c": "Ask for the code of 0 where the zero point has to be rounded up: with 2 "
+        "bits it is 2 from -1.75 to 1.25.",
+        "d": "Try a range without 0: from 1 to 3 with 2 bits the number 1.0 has the "
+        "code 1, once the range starts at 0.",
+        "f": "Try a constant 0: another constant has a range of some width, once it "
+        "is widened to hold 0.",
+    }
+    cases = [((Suspect(bugs),), reason) for bugs, reason in alone.items()]
+    for count in (2, 3, 4):
+        for bugs in map("".join, combinations("bcdf", count)):
+            reason = (
+                f"{count} bugs at once, and one of them disturbs your experiment for "
+                "another: each experiment must have a result that its own bug alone "
+                "can change."
+            )
+            cases.append(((Suspect(bugs),), reason))
+    praise = (
+        "All 16 mixtures are told apart by their codes, and the accuracy of a network "
+        "would have told you nothing."
+    )
+    judge(answer, lambda suspect: suspect.bugs, cases, praise)

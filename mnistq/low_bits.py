@@ -1,0 +1,153 @@
+"""Few bits without training: best scales, GPTQ, refitted scales. Notebook 07."""
+
+import copy
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mnistq.calibration import calibrate
+from mnistq.integer import quantize_net, quantize_weight
+from mnistq.layers import activations, read_layers
+from mnistq.quantizers import (
+    QTensor,
+    along_axis,
+    bits_by_name,
+    calc_scale_zero_point,
+    check_grid,
+    check_tensor,
+    code_range,
+    dequantize_tensor,
+)
+
+
+def mse_weight_scale(w, bits, steps=80):
+    """Return each output channel's scale with the least sum (scale * q - w)**2.
+
+    Tries top * i / steps for i = 1 to steps, top being quantize_weight's scale; at 1
+    bit mean|w| is the answer. w: float [out, ...]; scale: float32 [out].
+    Raises ValueError for an empty w, one with NaN or infinity, or bits not 1 to 8.
+    Source: Sung et al. 2015 (arXiv 1511.06488), section 3. Taught in notebook 07.
+    """
+    check_tensor(w, axis=0)
+    bits_by_name(bits, ("w",))
+    best = quantize_weight(w, bits).scale
+    if bits == 1:
+        return best
+    low, high = code_range(bits, signed=True)
+    rows, top = w.flatten(1), best
+    least = torch.full_like(top, math.inf)
+    for i in range(1, steps + 1):
+        s = (top * i / steps).unsqueeze(1)
+        error = (s * (rows / s).round().clamp(low, high) - rows).square().sum(1)
+        best = torch.where(error < least, s.squeeze(1), best)
+        least = torch.minimum(error, least)
+    return best
+
+
+def gptq(w, h, bits, scale=None, damping=0.01):
+    """Return QTensor of w whose codes make sum((w_hat - w) @ x)**2 small.
+
+    Column after column of w is rounded, and its error is spread over the columns that
+    are not yet rounded: w[j] -= error * U[i, j] / U[i, i], with U upper and U^T U the
+    inverse of h + damping * mean(diag h) * I.
+    w: float [out, ...], n numbers for each output; h: sum x x^T over the layer's
+    inputs [n, n]; scale: positive [out], or None for mse_weight_scale's.
+    Raises ValueError for NaN, an empty tensor, shapes that do not fit, bad bits or
+    damping, or an h that is not positive definite even so.
+    Source: Frantar et al. 2022 (arXiv 2210.17323), section 3. Taught in notebook 07.
+    """
+    scale = mse_weight_scale(w, bits) if scale is None else scale
+    codes = w.flatten(1).double()  # (out, n), rounded from the left to the right
+    u = inverse_factor(h, codes.shape[1], damping)
+    s = along_axis(scale, codes, 0).double().flatten()
+    check_grid(s, torch.zeros(1), 0, 0)
+    low, high = code_range(bits, signed=True)
+    for i, column in enumerate(codes.T):  # a view: codes change with it
+        q = (column / s).round().clamp(low, high)
+        if bits == 1:
+            q = torch.where(column < 0, -1.0, 1.0).double()
+        error = (column - s * q) / u[i, i]
+        codes[:, i + 1 :] -= error.outer(u[i, i + 1 :])
+        codes[:, i] = q
+    zero_point = torch.zeros(len(codes), dtype=torch.int32)
+    return QTensor(codes.to(torch.int8).reshape(w.shape), scale, zero_point, 0)
+
+
+def inverse_factor(h, n, damping):
+    """Return upper U with U^T U = inverse of h + damping * mean(diag h) * I, [n, n].
+
+    Raises ValueError as gptq does.
+    Source: Frantar et al. 2022, section 3, step 3. Taught in notebook 07.
+    """
+    check_tensor(h)
+    if tuple(h.shape) != (n, n):
+        raise ValueError(f"h has shape {tuple(h.shape)}: give ({n}, {n}).")
+    if not 0 <= damping < math.inf:
+        raise ValueError(f"damping is {damping}: give 0 or more, like 0.01.")
+    h = h.double()
+    h = h + damping * h.diagonal().mean().clamp(min=1e-12) * torch.eye(n)
+    try:
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(h))
+        return torch.linalg.cholesky(inverse, upper=True)
+    except RuntimeError as error:
+        raise ValueError("h is not positive definite: raise damping.") from error
+
+
+def layer_rows(layer, x):
+    """Return what each output of a layer sees: its weights' inputs, [positions, n].
+
+    layer: a Conv2d or Linear; x: what enters it, [N, ...]; one row for each place of
+    the kernel, or for each image of a fully connected layer. Taught in notebook 07.
+    """
+    if isinstance(layer, nn.Conv2d):
+        return F.unfold(x, layer.kernel_size).transpose(1, 2).flatten(0, 1)
+    return x
+
+
+def refit_scale(w, q, h):
+    """Return QTensor q with the scales (w h q) / (q h q), the best for its codes.
+
+    Least squares on the layer's outputs; scales that are not positive stay as they are.
+    w: float [out, ...]; h as in gptq. Taught in notebook 07.
+    """
+    rows, codes = w.flatten(1).double(), q.tensor.flatten(1).double()
+    h = h.double()
+    scale = ((rows @ h * codes).sum(1) / (codes @ h * codes).sum(1)).float()
+    return q._replace(scale=torch.where(scale > 0, scale, q.scale))
+
+
+def quantize_best(net, images, weight_bits, act_bits, requantize="fixed"):
+    """Return the QuantizedNet of the best recipe that needs no training.
+
+    Ranges: least squared error. Then layer by layer, x being the float network's input
+    and x_hat what the integer network so far computes, h the covariance of x_hat:
+    codes by gptq; scale = (w h q) / (q h q), the best for these codes; bias
+    b + w mean(x) - w_hat mean(x_hat). net is only read. images: training images,
+    [N, 1, 28, 28], 1,000 or more; bits and requantize: see quantize_net.
+    Raises ValueError for what quantize_net and calibrate refuse.
+    Taught in notebook 07.
+    """
+    ranges = calibrate(net, images, "mse", act_bits)
+    work, weights = copy.deepcopy(net), {}
+    layers, (*_, last) = read_layers(work), ranges
+    w_bits = bits_by_name(weight_bits, layers)
+    a_bits = bits_by_name(act_bits, ranges, last)
+    args = (work, ranges, w_bits, a_bits, True, requantize, weights)
+    with torch.no_grad():
+        exact = activations(net, images)
+        for name, layer in layers.items():
+            if layer.bias is None:
+                layer.bias = nn.Parameter(torch.zeros(len(layer.weight)))
+            grid = calc_scale_zero_point(*ranges[name], a_bits[name])
+            codes = quantize_net(*args).codes(images)[name]
+            x_hat = layer_rows(layer, dequantize_tensor(QTensor(codes, *grid)))
+            mean = x_hat.mean(0)
+            h = (x_hat - mean).T @ (x_hat - mean)
+            q = gptq(layer.weight, h, w_bits[name])
+            weights[name] = refit_scale(layer.weight, q, h)
+            w_hat = dequantize_tensor(weights[name]).flatten(1)
+            wanted = layer.weight.flatten(1) @ layer_rows(layer, exact[name]).mean(0)
+            layer.bias += wanted - w_hat @ mean
+    return quantize_net(*args)

@@ -1,0 +1,118 @@
+"""The float network: built, trained, evaluated, loaded. Notebook 01."""
+
+import hashlib
+import io
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from tqdm.auto import tqdm
+
+from mnistq.data import ROOT
+
+COMMITTED = ROOT / "data" / "mnist_float.pt"  # the network every notebook starts from
+MINE = ROOT / "runs" / "mnist_float.pt"  # the one that you train in notebook 01
+SHIFTED = ROOT / "data" / "mnist_float_shifted.pt"  # trained on with shifted images
+SHA256 = {
+    COMMITTED: "c10a959df4cf2a82cb64ee2f10060364ea0af398be320920e94d41db02fa871b",
+    SHIFTED: "fdf48d610256ab08e8fbee7595eea1729c54ff47d544904c6a9f4e23ac34b14d",
+}
+
+
+class Net(nn.Module):
+    """The article's network: 28x28 -> 20x12x12 -> 50x4x4 = 800 -> 500 -> 10.
+
+    conv1 1->20 and conv2 20->50 are 5x5 with ReLU and 2x2 max pooling, fc1 has ReLU.
+    forward: float32 [N, 1, 28, 28] -> log-probabilities [N, 10]. Taught in notebook 01.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 20, 5)
+        self.conv2 = nn.Conv2d(20, 50, 5)
+        self.fc1 = nn.Linear(4 * 4 * 50, 500)
+        self.fc2 = nn.Linear(500, 10)
+
+    def forward(self, x):  # (N, 1, 28, 28)
+        x = F.max_pool2d(F.relu(self.conv1(x)), 2)  # (N, 20, 12, 12)
+        x = F.max_pool2d(F.relu(self.conv2(x)), 2)  # (N, 50, 4, 4)
+        x = F.relu(self.fc1(x.flatten(1)))  # (N, 500)
+        return F.log_softmax(self.fc2(x), dim=1)  # (N, 10)
+
+
+def train(net, images, labels, epochs=10, test=None):
+    """Train net in place as the article does: SGD, v <- 0.5 v + grad, w <- w - lr v.
+
+    lr 0.01, momentum 0.5, batches of 64 in a new random order each epoch (torch's
+    global seed decides it). test: (images, labels), or None. All on the net's device.
+    Returns a list with a dict for each epoch: "loss", the mean of the negative
+    log-likelihood over the epoch, and "accuracy" on test in [0, 1].
+    Taught in notebook 01.
+    """
+    net.to(memory_format=torch.channels_last)  # only for speed
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.5)
+    history = []
+    for epoch in range(1, epochs + 1):
+        net.train()
+        total = 0.0
+        order = torch.randperm(len(images)).split(64)
+        # It moves once in 100 steps: a notebook drops messages past the thousandth.
+        name = f"epoch {epoch} of {epochs}"
+        for batch in tqdm(order, name, miniters=100, maxinterval=1e9):
+            optimizer.zero_grad()
+            loss = F.nll_loss(net(images[batch]), labels[batch])
+            loss.backward()
+            optimizer.step()
+            total += loss.detach() * len(batch)
+        history.append({"loss": float(total / len(images))})
+        net.eval()
+        if test is not None:
+            history[-1]["accuracy"] = evaluate(net, *test)
+    return history
+
+
+def evaluate(model, images, labels):
+    """Return the accuracy of model in [0, 1]: the share of argmax(scores) == label.
+
+    model: any callable from images [N, 1, 28, 28] to scores [N, 10].
+    Raises ValueError if there are no images, or not one label for each.
+    Taught in notebook 01.
+    """
+    if len(images) == 0 or len(images) != len(labels):
+        raise ValueError(
+            f"{len(images)} images and {len(labels)} labels: give at least one image, "
+            "and one label for each."
+        )
+    with torch.inference_mode():
+        parts = zip(images.split(500), labels.split(500), strict=True)
+        correct = sum(int((model(x).argmax(1) == y).sum()) for x, y in parts)
+    return correct / len(images)
+
+
+def load_net(path=COMMITTED):
+    """Return the trained Net in path, in eval mode.
+
+    path: mq.COMMITTED or mq.SHIFTED, whose SHA-256 is checked, or mq.MINE, written by
+    notebook 01.
+    Loads tensors only (weights_only), never code. Raises ValueError for a file that is
+    missing, altered, or not a checkpoint of Net. Taught in notebook 01.
+    """
+    path = Path(path)
+    remedy = (
+        "restore it with git checkout"
+        if path in SHA256
+        else "run notebook 01 to train and save it, or use mq.COMMITTED"
+    )
+    if not path.exists():
+        raise ValueError(f"{path} is missing: {remedy}.")
+    content = path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != SHA256.get(path, digest):
+        raise ValueError(f"{path} was altered (its SHA-256 is {digest}): {remedy}.")
+    net = Net()
+    try:
+        net.load_state_dict(torch.load(io.BytesIO(content), weights_only=True))
+    except Exception as error:  # torch raises half a dozen kinds for a bad file
+        raise ValueError(f"{path} is not a checkpoint of Net: {remedy}.") from error
+    return net.eval()
