@@ -1,4 +1,4 @@
-"""Section 2: properties over all grids, and three references that others wrote."""
+"""Scale and zero point: properties over all grids, references that others wrote."""
 
 import numpy as np
 import onnx
@@ -189,6 +189,21 @@ def test_sixteen_bits():
     q = mq.quantize_tensor(x, bits=16)
     assert q.tensor.dtype == torch.int32
     assert float((mq.dequantize_tensor(q) - x).abs().max()) < 0.51 * q.scale
+
+
+def test_without_options_a_grid_is_8_bits_unsigned_affine_for_the_whole_tensor():
+    x = torch.tensor([[-1.0, 0.25], [0.5, 1.55]])
+    scale, zero_point = mq.own_grid(x)
+    assert scale == pytest.approx(2.55 / 255) and zero_point == 100
+    scales, zero_points = mq.own_grid(x, axis=0)
+    assert scales.dtype == torch.float32 and zero_points.dtype == torch.int32
+    assert scales.tolist() == pytest.approx([1.25 / 255, 1.55 / 255])
+    assert zero_points.tolist() == [204, 0]
+    assert mq.calc_scale_zero_point(-1, 1.55) == pytest.approx((0.01, 100))
+    assert mq.code_range(8) == (0, 255) and mq.code_range(8, True) == (-128, 127)
+    q = mq.quantize_tensor(x)
+    assert q.tensor.tolist() == [[0, 125], [150, 255]]
+    assert (q.scale, q.zero_point, q.axis) == (scale, zero_point, None)
 
 
 def test_snr_is_that_of_its_definition():

@@ -102,6 +102,16 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(
     assert list(tmp_path.iterdir()) == [path]
 
 
+RANGES = dict.fromkeys(("conv1", "conv2", "fc1", "fc2", "output"), (-8.0, 8.0))
+
+
+def same_weights(a, b):
+    return all(
+        torch.equal(a.layers[name].weight, layer.weight)
+        for name, layer in b.layers.items()
+    )
+
+
 def test_two_who_save_at_once_never_leave_a_mixture(random_net, tmp_path):
     folder, stop = tmp_path / "saved", tmp_path / "stop"
     folder.mkdir()
@@ -111,23 +121,24 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {str(mq.ROOT)!r})
 import mnistq_helpers as mq
-names = (*mq.LAYERS, "output")
-qnet = mq.quantize_net(mq.load_net(), dict.fromkeys(names, (-8.0, 8.0)))
+qnet = mq.quantize_net(mq.load_net(), {RANGES})
 while not Path({str(stop)!r}).exists():
     qnet.save({str(path)!r})
 """
-    ranges = dict.fromkeys((*mq.LAYERS, "output"), (-8.0, 8.0))
-    mine = mq.quantize_net(random_net, ranges)
+    mine = mq.quantize_net(random_net, RANGES)
+    theirs = mq.quantize_net(mq.load_net(), RANGES)
     mine.save(path)
     seen = []
     with subprocess.Popen([sys.executable, "-c", other]) as process:
         try:
             while (len(seen) < 200 or len(set(seen)) < 2) and process.poll() is None:
                 loaded = mq.QuantizedNet.load(path)  # raises for a damaged file
-                layers = loaded.layers["fc1"], mine.layers["fc1"]
-                seen.append(torch.equal(*(layer.weight for layer in layers)))
+                found = [same_weights(loaded, qnet) for qnet in (mine, theirs)]
+                assert sum(found) == 1  # the one's or the other's, whole
+                seen.append(found[0])
                 mine.save(path)
         finally:
             stop.touch()
     assert process.returncode == 0
+    assert len(set(seen)) == 2  # both have saved while this one looked
     assert list(folder.iterdir()) == [path]

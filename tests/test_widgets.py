@@ -1,5 +1,6 @@
-"""Section 5: a control moves, the text and the picture change, errors are shown."""
+"""A control moves, the text and the picture change, errors are shown."""
 
+import ipywidgets as W
 import pytest
 
 import mnistq_helpers as mq
@@ -30,11 +31,21 @@ def test_the_slider_redraws_text_and_picture():
     assert panel.children[1:] == (panel.text, panel.image)
 
 
+def test_without_numbers_the_slider_goes_from_1_to_8_and_starts_at_8():
+    calls.clear()
+    panel = mq.bits_slider(lambda figure, bits: calls.append(bits) or f"{bits}")
+    assert calls == [1, 2, 3, 4, 5, 6, 7, 8]
+    slider = panel.controls["bits"]
+    assert (slider.min, slider.max, slider.value) == (1, 8, 8)
+    assert panel.image.layout.width == "648px" and panel.text.value == "8"
+    assert panel.size == mq.Panel(draw, bits=W.IntSlider(3, 2, 6)).size == (9, 3)
+
+
 def test_pictures_drawn_ahead_are_drawn_once_and_the_same():
     calls.clear()
     panel = mq.bits_slider(draw, bits=3, low=2, high=6)
     assert calls == [2, 3, 4, 5, 6]
-    slider = mq.W.IntSlider(3, 2, 6)
+    slider = W.IntSlider(3, 2, 6)
     other = mq.Panel(draw, ahead=[{"bits": 3}], bits=slider)
     for bits in (6, 2, 3):
         panel.controls["bits"].value = slider.value = bits
@@ -47,7 +58,7 @@ def test_an_error_is_raised_at_first_and_shown_later():
     for low, high in ((2, 7), (7, 8)):
         with pytest.raises(ValueError, match="seven"):
             mq.bits_slider(draw, high, low, high)
-    slider = mq.W.IntSlider(6, 1, 8)
+    slider = W.IntSlider(6, 1, 8)
     panel = mq.Panel(draw, bits=slider)
     slider.value = 7
     assert "This setting failed" in panel.text.value
@@ -57,7 +68,7 @@ def test_an_error_is_raised_at_first_and_shown_later():
 
 
 def test_the_height_is_fixed_and_the_text_names_the_controls():
-    box = mq.W.Checkbox(True, description="per channel")
+    box = W.Checkbox(True, description="per channel")
     panel = mq.Panel(lambda figure, box: f"{box}", size=(5, 2), box=box)
     assert panel.image.layout.height == "144px" and panel.text.layout.min_height
     assert repr(panel) == "[interactive: per channel; run the notebook to move it]"

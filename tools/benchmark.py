@@ -22,31 +22,32 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import mnistq_helpers as mq
+from mnistq.layers import Flatten
 
 PAUSE = 0.01  # seconds; the threads of the engine before go on spinning for a while
 
 
 def float_onnx(net):
     """Return the content of an ONNX file of the float network, logits out."""
-    make, layers = helper.make_node, ("conv1", "conv2", "fc1", "fc2")
     x, nodes = "images", []
-    for name in layers:
-        parameters = [f"{name}.weight", f"{name}.bias"]
-        if name.startswith("conv"):
-            nodes.append(make("Conv", [x, *parameters], [f"{name}.y"]))
-        else:
-            flat = [] if name == "fc2" else [make("Flatten", [x], ["flat"])]
-            x = "flat" if flat else x
-            gemm = make("Gemm", [x, *parameters], [f"{name}.y"], transB=1)
-            nodes += [*flat, gemm]
-        x = f"{name}.y"
-        if name != "fc2":
-            nodes.append(make("Relu", [x], [f"{name}.relu"]))
-            x = f"{name}.relu"
-        if name.startswith("conv"):
-            size = {"kernel_shape": [2, 2], "strides": [2, 2]}
-            nodes.append(make("MaxPool", [x], [f"{name}.pool"], **size))
-            x = f"{name}.pool"
+
+    def add(kind, inputs, **attributes):
+        output = f"{kind} {len(nodes)}"
+        nodes.append(helper.make_node(kind, inputs, [output], **attributes))
+        return output
+
+    for part in mq.read_parts(net):
+        if isinstance(part, Flatten):
+            x = add("Flatten", [x])
+            continue
+        inputs = [x, f"{part.name}.weight", f"{part.name}.bias"]
+        convolves = part.module.weight.dim() == 4
+        x = add("Conv", inputs) if convolves else add("Gemm", inputs, transB=1)
+        if part.relu:
+            x = add("Relu", [x])
+        if part.pool is not None:
+            kernel, strides = part.pool
+            x = add("MaxPool", [x], kernel_shape=kernel, strides=strides)
     constants = [
         numpy_helper.from_array(v.numpy(), n) for n, v in net.state_dict().items()
     ]

@@ -24,7 +24,7 @@ COLAB = (
     "anywidget==0.9.21",
     "tqdm",
     "packaging",
-    "protobuf",  # what notebook 08's --no-deps expects to be there
+    "protobuf",  # what notebook 09's --no-deps expects to be there
     "ml_dtypes",
 )
 OURS = ("pytest==9.2.0", "nbval==0.11.0")
@@ -37,7 +37,7 @@ def main(folder, notebooks):
         venv.create(folder, with_pip=True)
         pip = [python, "-m", "pip", "install", "--quiet"]
         subprocess.run([*pip, *COLAB, *OURS], check=True)
-        subprocess.run([*pip, "--no-deps", *ENGINES], check=True)  # as notebook 08 does
+        subprocess.run([*pip, "--no-deps", *ENGINES], check=True)  # as notebook 09 does
     options = ["-c", os.devnull, "--rootdir=.", "--nbval-lax", "--nbval-current-env"]
     options += ["--nbval-cell-timeout=3600", "-p", "no:cacheprovider"]
     command = [python, "-m", "pytest", *options, *notebooks]

@@ -1,7 +1,7 @@
 """Train the networks of few bits in data/low_bits, and the float network beside them.
 
 usage: python tools/train_low_bits.py {seeds,long} [--threads 2] [--into data]
-seeds: what notebook 07 trains, 2 epochs each, with 3 seeds; about 8 minutes on 2 cores.
+seeds: what notebook 08 trains, 2 epochs each, with 3 seeds; about 8 minutes on 2 cores.
 long: first the committed float network learns on, on images shifted by up to 2 pixels;
 then it teaches the networks of few bits, which start from its weights and see the same
 shifts; about 15 minutes. Each file is written when its network is done.
@@ -49,7 +49,7 @@ def train_long(folder, images, labels, test):
 
 def start(net, images, bits, seed):
     """Return the QatNet of net, its ranges measured on 1,000 training images."""
-    act_bits = dict.fromkeys(mq.LAYERS, bits[1]) | {"conv1": 8}
+    act_bits = dict.fromkeys(mq.read_layers(net), bits[1]) | {"conv1": 8}
     ranges = mq.calibrate(net, images[:1000], "mse", act_bits)
     torch.manual_seed(seed)
     return mq.QatNet(net, ranges, *bits)

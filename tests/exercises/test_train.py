@@ -1,0 +1,54 @@
+from mnistq.exercises import train
+
+from .suite import Suite
+
+WRONG = {
+    "my_normalise": [
+        (" / 255", "", "after the division by 255"),
+        ("/ 0.3081", "/ 0.3081**2", "divided by the deviation"),
+        ("(x - 0.1307) / 0.3081", "x / 0.3081 - 0.1307", "less the mean"),
+        ("x - 0.1307", "x + 0.1307", "less the mean"),
+        ("unsqueeze(1)", "unsqueeze(-1)", "axis is the second"),
+        ("unsqueeze(1)", "unsqueeze(0)", "axis is the second"),
+        ("unsqueeze(1)", "unsqueeze(2)", "axis is the second"),
+        (".unsqueeze(1)", "", "four axes"),
+        (" / 255", " // 255", "divide in floats"),
+        ("pixels.unsqueeze(1) / 255", "(pixels.unsqueeze(1) > 0) * 1.0", "Greys"),
+    ],
+    "my_parameters": [
+        ("1 * 25 + 1", "1 * 25", "each output has a bias"),
+        ("hidden + 1", "hidden", "each output has a bias"),
+        ("4 * 4", "5 * 5", "fc1 sees 4 x 4"),
+        ("first * 25 + 1", "25 + 1", "all channels of conv1"),
+        ("second * 4 * 4", "4 * 4", "each channel of conv2"),
+        ("10 * (hidden + 1)", "20", "all of fc1's outputs"),
+        ("first * (1 * 25 + 1)", "first * 25 + 1", "52 + 51"),
+        ("second * (first * 25 + 1)", "second * first * 25 + 1", "26 + 52"),
+        ("hidden * (second * 4 * 4 + 1)", "hidden * second * 16 + 1", "26 + 26 + 34"),
+        ("(second * 4 * 4 + 1)", "(second * 16.0 + 1)", "give an int"),
+    ],
+    "my_sure_and_wrong": [
+        ("best.exp()", "best", "probability's log"),
+        ("~right", "right", "Sure and right"),
+        ("scores.max(1)", "scores.min(1)", "wrong, but sure"),
+        ("right & (sure < 0.5)", "sure < 0.5", "Not sure and wrong"),
+        ("right & (sure < 0.5)", "~right & (sure < 0.5)", "right by luck"),
+        ("~right & (sure > 0.9)", "~right", "Not sure and wrong"),
+        ("sure > 0.9", "sure > 0.5", "not above 0.9"),
+        ("sure < 0.5", "sure < 0.6", "not below 0.5"),
+        (
+            "~right & (sure > 0.9)",
+            "~right & (scores.exp().gather(1, labels[:, None])[:, 0] < 0.1)",
+            "not who gives the right one less",
+        ),
+    ],
+}
+
+RIGHT = [
+    ("my_parameters", "conv1 + conv2 +", "torch.tensor(conv1) + conv2 +"),
+    ("my_parameters", "conv1 + conv2 +", "np.int64(conv1) + conv2 +"),
+]
+
+
+class TestTrain(Suite):
+    module, wrong, right = train, WRONG, RIGHT
