@@ -9,9 +9,7 @@ import pytest
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "notebooks")]
-if "PYTEST_XDIST_WORKER" in os.environ:  # pytest -n: others want processors, too
-    os.environ["OMP_NUM_THREADS"] = "1"
+sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 

@@ -4,7 +4,7 @@ usage: python tools/browser.py times         median times from a key to its pict
        python tools/browser.py screenshots   docs/slider.png and docs/playground.png
        python tools/browser.py first         time from a fresh clone to a moved slider
 Needs playwright (in requirements.txt) and the system's own chromium or chrome; nothing
-is downloaded. tests/test_browser.py uses the same functions.
+is downloaded. conftest.py uses the same functions to test all notebooks.
 """
 
 import os
@@ -49,6 +49,29 @@ NOT_RUN = """() => [...jupyterapp.shell.currentWidget.content.model.cells]
   .map(cell => cell.sharedModel)
   .filter(cell => cell.cell_type == "code" && !cell.execution_count)
   .map(cell => cell.source.split("\\n")[0])"""
+# Keep what the kernel is asked by execute requests and sends because of them.
+RECORD = """() => {
+  const {kernel} = jupyterapp.shell.currentWidget.sessionContext.session;
+  window.kept = {place: -1, requests: [], replies: [], messages: [], died: false};
+  kernel.anyMessage.connect((_, {msg: {channel, header, parent_header, content}}) => {
+    const {msg_type, msg_id} = header;
+    if (msg_type == "execute_request") kept.requests.push(msg_id);
+    else if (msg_type == "execute_reply") kept.replies.push(parent_header.msg_id);
+    else if (channel == "iopub" && !msg_type.startsWith("comm"))
+      kept.messages.push({msg_type, parent_header, content}); });
+  kernel.statusChanged.connect((_, status) => {
+    kept.died ||= ["autorestarting", "dead"].includes(status); }); }"""
+# Run the next code cell with this source; the answer is whether there is one.
+RUN_NEXT = """source => {
+  const notebook = jupyterapp.shell.currentWidget.content;
+  const place = [...notebook.model.cells].findIndex((cell, place) =>
+    place > kept.place && cell.type == "code" && cell.sharedModel.source == source);
+  if (place < 0) return false;
+  notebook.deselectAll();
+  notebook.activeCellIndex = kept.place = place;
+  jupyterapp.commands.execute("notebook:run-cell");
+  return true; }"""
+LOADED = "() => !document.body.innerText.includes('Loading widget')"
 # The text and the pixels of an output, without what belongs to its controls.
 SEEN = """control => {
   const area = control.closest(".jp-OutputArea-output");
@@ -89,11 +112,10 @@ def find_browser():
 
 def copy_checkout(folder):
     """Copy what notebooks need, so that nothing in the checkout changes."""
-    shutil.copytree(
-        ROOT / "notebooks",
-        folder / "notebooks",
-        ignore=shutil.ignore_patterns(".*"),
-    )
+    ignore = shutil.ignore_patterns(".*", "__pycache__")
+    for name in ("notebooks", "mnistq"):
+        if (ROOT / name).exists():
+            shutil.copytree(ROOT / name, folder / name, ignore=ignore)
     shutil.copy(ROOT / "mnistq_helpers.py", folder)
     (folder / "data").symlink_to(ROOT / "data")
 
@@ -169,27 +191,30 @@ def browse(executable, size=(1200, 1000)):
 
 
 @contextmanager
-def opened(context, address, name, seconds=1500):
+def opened(context, address, name, run=True, seconds=300):
     """Open a notebook, run all its cells; yield (page, [errors of the page])."""
     page, errors = context.new_page(), []
     page.set_default_timeout(1000 * seconds)
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(f"{address}/lab/tree/notebooks/{name}?reset")
     page.wait_for_function(f"window.{KERNEL}?.status == 'idle'")
-    # The promise is kept when all cells have run, or when one has failed.
-    page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
-    settle(page)
     try:
+        if run:
+            # The promise is kept when all cells have run, or when one has failed.
+            page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
+            settle(page)
         yield page, errors
     finally:
         page.evaluate(f"{KERNEL}.shutdown()")
         page.close()
 
 
-def settle(page, quiet=0.3):
+def settle(page, quiet=0.3, seconds=300):
     """Wait until the kernel has been idle for quiet seconds."""
-    since = None
+    since, end = None, time.monotonic() + seconds
     while since is None or time.monotonic() < since + quiet:
+        if time.monotonic() > end:
+            raise TimeoutError(f"The kernel is still busy after {seconds} s.")
         if page.evaluate(f"{KERNEL}.status") == "idle":
             since = since or time.monotonic()
         else:
@@ -199,6 +224,7 @@ def settle(page, quiet=0.3):
 
 def controls(page):
     """Return [(kind, label, element)] of all controls in the page's outputs."""
+    page.wait_for_function(LOADED)
     found = []
     for kind, selector in CONTROLS.items():
         for element in page.locator(f".jp-OutputArea-output {selector}").all():
