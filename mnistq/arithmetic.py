@@ -118,7 +118,7 @@ def int_matmul(a, b):
     terms = a.shape[1]
     if terms >= 2**17:
         raise ValueError(f"a sum of {terms} products may leave int32: split it.")
-    # It misreads overlapping rows (a view of windows) and, with one term, a transposed b.
+    # It misreads a view whose rows overlap and, with one term, a transposed b.
     if terms > 1 and int_mm_is_exact() and int_mm_is_quick():
         return torch._int_mm(a.contiguous(), b.contiguous())
     carrier = torch.float32 if terms * 2**14 <= 2**24 else torch.float64
