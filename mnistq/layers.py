@@ -18,12 +18,19 @@ FUNCTIONS = {  # what a function or method means, as a module
     torch.max_pool2d: nn.MaxPool2d,
     torch.flatten: nn.Flatten,
     "flatten": nn.Flatten,
+    torch.reshape: nn.Flatten,
+    "reshape": nn.Flatten,
+    "view": nn.Flatten,
     F.dropout: nn.Identity,
     F.dropout2d: nn.Identity,
+    "contiguous": nn.Identity,
     F.log_softmax: nn.LogSoftmax,
     torch.log_softmax: nn.LogSoftmax,
     "log_softmax": nn.LogSoftmax,
-    "contiguous": nn.Identity,
+}
+ARGUMENTS = {  # of such a function, those that its module needs, in their order
+    nn.MaxPool2d: "kernel_size stride padding dilation ceil_mode return_indices",
+    nn.LogSoftmax: "dim",
 }
 PLAIN = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
 
@@ -92,6 +99,11 @@ def read_parts(net, images=None):
     Raises ValueError naming the module or function that is not of this kind.
     Taught in notebook 03.
     """
+    if not isinstance(net, nn.Module):
+        raise ValueError(f"the network is a {type(net).__name__}: give an nn.Module.")
+    for name, parameter in net.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise ValueError(f"{name} contains NaN or infinity.")
     if images is None:
         ramp = torch.linspace(-0.5, 3, IMAGE_SHAPE[1] * IMAGE_SHAPE[2])
         device = next(net.parameters(), ramp).device
@@ -107,7 +119,7 @@ def read_parts(net, images=None):
     with torch.inference_mode():
         try:
             wanted = still(images)
-        except RuntimeError as error:
+        except Exception as error:
             shape = tuple(images.shape)
             raise ValueError(
                 f"images of shape {shape} do not fit the network: {error}"
@@ -122,9 +134,8 @@ def read_parts(net, images=None):
     noise = 1e-3 * max(1.0, float(wanted.abs().max()))
     if x.shape != wanted.shape or not float((x - wanted).abs().max()) <= noise:
         raise ValueError(
-            f"the network computes something else than what was read of it, "
-            f"{', '.join(map(str, read_names))}: leave out hooks and what changes "
-            "weights on the way."
+            f"the network computes something else than {', '.join(read_names)}, which "
+            "was read of it: leave out hooks and what changes weights on the way."
         )
     return parts
 
@@ -158,12 +169,22 @@ def _chain(net, traced, image):
             break
         if scores is not None:
             raise ValueError(f"{place} follows log_softmax, which must be the end.")
-        module = _module(node, net, shapes)
+        module, entering = _module(node, net), shapes[tail]
         tail = node
         if isinstance(module, nn.LogSoftmax):
             scores = module.dim
+            if scores not in (1, None) and scores + len(entering) != 1:
+                raise ValueError(f"{place} along {scores}: use dim=1, the scores.")
+        elif isinstance(module, nn.Flatten):
+            if tuple(shapes[node]) != (1, entering.numel()):
+                raise ValueError(
+                    f"{place} to {tuple(shapes[node])}: only flattening each image, to "
+                    "[N, -1], can be quantized."
+                )
+            if len(entering) > 2:  # else it changes nothing
+                parts.append(Flatten())
         elif not isinstance(module, SKIPPED):
-            _add(parts, module, str(node.target), shapes[node.args[0]])
+            _add(parts, module, str(node.target), entering)
     if not any(isinstance(part, Layer) for part in parts):
         raise ValueError("the network has no Conv2d or Linear to quantize.")
     return _named(parts), scores
@@ -176,32 +197,17 @@ def _asks_for_sizes(node, tail, sizes):
     return bool(node.args) and node.args[0] in sizes
 
 
-def _module(node, net, shapes):
+def _module(node, net):
     """Return the module that a node of the graph calls, or one that does the same."""
     if node.op == "call_module":
         return net.get_submodule(node.target)
-    if node.target in ("view", "reshape", torch.reshape):
-        flat = shapes[node.args[0]].numel()
-        if tuple(shapes[node]) != (1, flat):
-            raise ValueError(
-                f"{node.target} to {tuple(shapes[node])[1:]}: only flattening the "
-                "whole image, to [N, -1], can be quantized."
-            )
-        return nn.Flatten()
     kind = FUNCTIONS.get(node.target)
     if kind is None:
         name = getattr(node.target, "__name__", node.target)
         raise ValueError(f"{name} (at {node.name}) {CANNOT}")
-    if kind in (nn.MaxPool2d, nn.Flatten, nn.LogSoftmax):
-        known = {
-            k: v for k, v in node.kwargs.items() if k not in ("input", "_stacklevel")
-        }
-        known.pop("dtype", None)
-        if kind is nn.MaxPool2d:
-            names = "kernel_size stride padding dilation ceil_mode return_indices"
-            return kind(**dict(zip(names.split(), node.args[1:], strict=False)) | known)
-        return kind(*node.args[1:][:2], **known)
-    return kind()
+    names = ARGUMENTS.get(kind, "").split()
+    options = dict(zip(names, node.args[1:], strict=False))
+    return kind(**options, **{k: v for k, v in node.kwargs.items() if k in names})
 
 
 CANNOT = (
@@ -233,11 +239,6 @@ def _add(parts, module, name, shape):
             parts[last] = replace(parts[last], pool=pool)
         else:
             parts.append(MaxPool(pool))
-    elif isinstance(module, nn.Flatten):
-        if module.start_dim != 1 or module.end_dim not in (-1, len(shape) - 1):
-            raise ValueError(f"{name}: flatten from dimension 1 to the end.")
-        if len(shape) > 2:  # else it changes nothing
-            parts.append(Flatten())
     else:
         raise ValueError(f"{name}, a {type(module).__name__}, {CANNOT}")
 

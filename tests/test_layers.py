@@ -256,6 +256,13 @@ def hooked():
     return net
 
 
+def poisoned():
+    net = ended(conv())
+    with torch.no_grad():
+        net.conv1.weight[0, 0, 0, 0] = float("nan")
+    return net
+
+
 def twice():
     conv = nn.Conv2d(1, 1, 3)
     return ended(conv, conv)
@@ -281,20 +288,25 @@ REFUSED = {
     "follows log_softmax": lambda: sequence(
         *ended().works, nn.LogSoftmax(1), nn.ReLU()
     ),
-    "only flattening the whole image": lambda: sequence(
+    "only flattening each image": lambda: sequence(
         lambda x: x.view(-1, 28), nn.Linear(28, 10)
     ),
-    "flatten from dimension 1": lambda: sequence(nn.Flatten(2), nn.Linear(784, 10)),
+    r"call_module \S+ to \(1, 1, 784\): only flatt": lambda: sequence(
+        nn.Flatten(2), nn.Linear(784, 10)
+    ),
+    "along 0: use dim=1": lambda: sequence(*ended().works, nn.LogSoftmax(0)),
+    r"weight contains NaN": poisoned,
+    "a builtin_function_or_method: give an nn.Module": lambda: torch.relu,
     "flatten it first": lambda: sequence(nn.Linear(28, 10)),
     "only a chain": Residual,
     "branches or loops that depend on the data": Branch,
-    "something else than what was read": hooked,
+    "something else than conv1, Flatten, output": hooked,
 }
 
 
 @pytest.mark.parametrize("reason", REFUSED)
 def test_what_is_not_known_is_named(images, reason):
-    net = REFUSED[reason]().eval()
+    net = REFUSED[reason]()
     with pytest.raises(ValueError, match=reason):
         mq.calibrate(net, images)
 
