@@ -54,7 +54,7 @@ def quantize_weight(w, bits=8, per_channel=True):
     return QTensor(codes, scale, zero_point, axis)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class QuantizedNet:
     """An ordered list of steps from the input's codes to the logits'; of quantize_net.
 
@@ -123,9 +123,8 @@ class QuantizedNet:
     @property
     def requantize(self):
         """The arithmetic between layers, "fixed" or "float"; see quantize_net."""
-        return (
-            "fixed" if all(s.m0 is not None for s in self.layers.values()) else "float"
-        )
+        in_floats = any(layer.m0 is None for layer in self.layers.values())
+        return "float" if in_floats else "fixed"
 
     def save(self, path):
         """Write the network to one file, which load reads. Taught in notebook 09."""

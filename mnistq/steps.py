@@ -18,7 +18,7 @@ from mnistq.arithmetic import (
 from mnistq.quantizers import code_range
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class QuantizedLayer:
     """What one layer needs at run time, all of it known before the first image.
 
