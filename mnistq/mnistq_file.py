@@ -59,7 +59,12 @@ def network_parts(content, requantize=None):
     for entry in header["steps"]:
         entry["inputs"] = tuple(entry["inputs"])
         step = _READERS[entry["kind"]](entry, stream, grids, requantize)
-        shape = step.shape(*(shapes[name] for name in step.inputs))
+        before = [shapes[name] for name in step.inputs]
+        if isinstance(step, QuantizedLayer):
+            _, *wanted = step.weight.shape
+            if [(len(s), s[0]) for s in before] != [(len(wanted), wanted[0])]:
+                raise ValueError(f"{step.name} does not fit what enters it.")
+        shape = step.shape(*before)
         if min(shape) < 1:
             raise ValueError(f"nothing is left of an image at {step.output}.")
         shapes[step.output] = shape

@@ -1,7 +1,9 @@
-"""GPTQ and the recipe of notebook 06, against slow references and plain rounding."""
+"""GPTQ and the recipe of notebook 07, against slow references and plain rounding."""
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 import mnistq_helpers as mq
 
@@ -82,6 +84,13 @@ def test_gptq_follows_the_papers_formula(bits, damping):
     q = mq.gptq(w, h, bits, damping=damping)
     slow = slow_gptq(w, h, q.scale.double(), bits, damping)
     assert torch.equal(q.tensor, slow)
+    assert torch.equal(q.scale, mq.mse_weight_scale(w, bits))
+    if damping == 0.01:  # that is so, if nothing is said
+        assert torch.equal(mq.gptq(w, h, bits).tensor, slow)
+    given = torch.linspace(0.1, 1, 4)
+    q = mq.gptq(w, h, bits, given, damping)
+    assert torch.equal(q.scale, given)
+    assert torch.equal(q.tensor, slow_gptq(w, h, given.double(), bits, damping))
 
 
 def test_gptq_refuses_what_it_cannot_use():
@@ -114,6 +123,35 @@ def test_the_mse_scale_is_no_worse_than_any_other_tried(bits):
         other = factor * mq.quantize_weight(w, bits).scale
         worse = (nearest(w, other, bits) * other[:, None] - w).square().sum(1)
         assert bool((error <= worse * 1.0001).all())
+
+
+@pytest.mark.parametrize("steps", [7, 80])
+def test_the_mse_scale_tries_these_sizes_and_no_others(steps):
+    """80 unless another number is given."""
+    w, _ = problem(5)
+    top = mq.quantize_weight(w, 3).scale
+    tried = torch.stack([top * i / steps for i in range(1, steps + 1)])
+
+    def error(scale):
+        return (nearest(w, scale, 3) * scale[:, None] - w).square().sum(1)
+
+    best = torch.stack([error(scale) for scale in tried]).argmin(0)
+    options = {} if steps == 80 else {"steps": steps}
+    found = mq.mse_weight_scale(w, 3, **options)
+    assert torch.equal(found, tried[best, torch.arange(len(w))])
+
+
+def test_a_layers_rows_times_its_weights_are_what_it_computes():
+    torch.manual_seed(1)
+    for layer, x in (
+        (nn.Conv2d(3, 5, (2, 4), bias=False), torch.randn(6, 3, 7, 8)),
+        (nn.Linear(12, 5, bias=False), torch.randn(6, 12)),
+    ):
+        y = mq.layer_rows(layer, x) @ layer.weight.flatten(1).T
+        expected = layer(x)
+        if expected.dim() == 4:
+            expected = F.unfold(expected, 1).transpose(1, 2).flatten(0, 1)
+        torch.testing.assert_close(y, expected)
 
 
 def test_the_refitted_scale_is_the_best_for_its_codes():
