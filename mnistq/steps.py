@@ -202,7 +202,8 @@ def quantized_layer(
     if not largest < 2**31:
         raise ValueError(
             f"{name}'s accumulators could reach {largest:.3g}, beyond int32: widen the "
-            f"range of {name}, whose scale is {in_scale:.3g}."
+            f"range of {name}, whose scale is {in_scale:.3g}, or give its weights a "
+            f"larger one than {float(weight.scale.min()):.3g}."
         )
     # float32, in this order, because that is what ONNX Runtime computes.
     scales = [torch.tensor(in_scale), weight.scale, torch.tensor(out_scale)]

@@ -1,4 +1,4 @@
-"""The steps of an integer network against plain Python integers, and no float inside."""
+"""The steps of an integer network against Python's integers, and no float inside."""
 
 import itertools
 import math

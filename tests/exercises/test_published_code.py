@@ -36,14 +36,20 @@ WRONG = {
         ("(0.0, -1.75, 1.25) != 2", "(0.0, -1.25, 1.75) != 1", "rounded up"),
         ("(1.0, 1.0, 3.0) != 1", "(1.0, 0.0, 3.0) != 1", "a range without 0"),
         ("code(0.0, 0.0, 0.0)", "code(1.0, 1.0, 1.0)", "Try a constant 0"),
-        ('found += "b"', 'return "b"', "2 bugs at once"),
-        ("(1.0, 1.0, 3.0) != 1", "(1.0, 1.0, 1.0) != 3", "2 bugs at once"),
+        ('found += "b"', 'return "b"', "The bug c was missed because of another"),
+        ("(1.0, 1.0, 3.0) != 1", "(1.0, 1.0, 1.0) != 3", "catch what the suspect"),
+        ("(1.0, 1.0, 3.0) != 1", "(1.25, 1.0, 3.0) != 1", "The bug d was found"),
+        ("(0.0, -1.75, 1.25) != 2", "(0.1, -1.75, 1.25) != 2", "The bug c was found"),
+        ('found += "f"', 'found += "a"', "'a' is not asked for"),
+        ("return found", "return list(found)", "Return one string"),
+        ("except ZeroDivisionError", "except ValueError", "Return one string, and"),
     ],
 }
 
 RIGHT = [
     ("my_grid", "(high - low) /", "np.float64(high - low) /"),
     ("my_suspect", "return found", "return np.str_(found)"),
+    ("my_suspect", "return found", "return found[::-1]"),
 ]
 
 
