@@ -317,7 +317,7 @@ TAUGHT = {
         "MovingRange",
         "LearnedStep",
     },
-    "09_real_engines": {"export_onnx", "export_tflite", "pack_codes", "unpack_codes"},
+    "09_real_engines": {"pack_codes", "unpack_codes"},
     "13_playground": set(),
 }
 
