@@ -113,7 +113,7 @@ def find_browser():
 def copy_checkout(folder):
     """Copy what notebooks need, so that nothing in the checkout changes."""
     ignore = shutil.ignore_patterns(".*", "__pycache__")
-    for name in ("notebooks", "mnistq"):
+    for name in ("notebooks", "mnistq", "tools"):
         if (ROOT / name).exists():
             shutil.copytree(ROOT / name, folder / name, ignore=ignore)
     shutil.copy(ROOT / "mnistq_helpers.py", folder)
