@@ -62,6 +62,41 @@ def test_cells_out_of_order_and_twice_after_a_restart(path):
             client.execute_cell(cell, index)
 
 
+def run(path, checkpoint, folder):
+    """Execute the notebook on another network and from another working directory."""
+    notebook = nbformat.read(path, as_version=4)
+    (settings,) = (
+        c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])
+    )
+    settings.source = f"from pathlib import Path\nCHECKPOINT = {checkpoint}"
+    first = nbformat.v4.new_code_cell(NO_WRITING_NO_NETWORK)
+    notebook.cells.insert(0, first)
+    place = {"metadata": {"path": str(folder)}}
+    NotebookClient(notebook, timeout=1200, resources=place).execute()
+
+
+@pytest.mark.parametrize("folder", [mq.ROOT, mq.ROOT / "tests" / "exercises"])
+def test_another_working_directory_and_another_network(folder):
+    run(mq.ROOT / "notebooks" / "02_quantization_math.ipynb", "mq.SHIFTED", folder)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A checkpoint that notebook 01's recipe makes with another seed."""
+    torch.manual_seed(2)
+    net = mq.Net()
+    mq.train(net, *mq.mnist(train=True))
+    path = tmp_path_factory.mktemp("runs") / "mnist_float.pt"
+    torch.save(net.state_dict(), path)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", [param.values[0] for param in NOTEBOOKS])
+def test_every_notebook_runs_to_its_end_on_ones_own_network(path, trained):
+    run(path, repr(trained).replace("PosixPath", "Path"), mq.ROOT)
+
+
 @pytest.fixture
 def save_net(from_notebook):
     return from_notebook("01_train", "save_net")["save_net"]
