@@ -53,10 +53,11 @@ def test_mse_beats_every_other_range_of_its_grid(bits):
     assert full[0] <= low <= 0 <= high <= full[1]
 
 
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("steps", [7, 100])
-def test_mse_tries_these_sizes_and_no_others(steps):
+def test_mse_tries_these_sizes_and_no_others(steps, seed):
     """100 unless another number is given; first the upper end, then the lower."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     x = torch.randn(3000) * 2 + 1
     counts, centers = mq.histogram(x)
     low, high = float(x.min()), float(x.max())
@@ -70,6 +71,7 @@ def test_mse_tries_these_sizes_and_no_others(steps):
     low, high = best(lambda size: (low * size, high))
     options = {} if steps == 100 else {"steps": steps}
     assert mq.range_mse(x, 3, **options) == (low, high)
+    assert mq.range_mse(x) == mq.range_mse(x, 8) != mq.range_mse(x, 7)
 
 
 def plain_entropy(x, bits, bins):

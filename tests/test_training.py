@@ -70,6 +70,14 @@ def test_input_and_logits_keep_their_ranges_and_8_bits(net, ranges, test_set):
         assert len(wide(images.clamp(max=0)).unique(dim=0)) == 1  # all below one step
 
 
+def test_the_moving_range_keeps_99_percent_of_what_it_was():
+    moving = mq.MovingRange(8, -1.0, 1.0).train()
+    moving(torch.tensor([-3.0, 5.0]))
+    assert moving.grid_range() == pytest.approx((-1.02, 1.04))
+    moving.eval()(torch.tensor([-9.0, 9.0]))
+    assert moving.grid_range() == pytest.approx((-1.02, 1.04))
+
+
 def test_ranges_after_a_relu_start_at_0(net, ranges, test_set):
     qat = mq.QatNet(net, ranges, 4, 4, mq.MovingRange).train()
     qat(test_set[0][:50])
