@@ -2,6 +2,7 @@
 
 import math
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +48,9 @@ def take(stream, kind, count):
 
 def write_whole(path, content):
     """Write bytes to a temporary name, then rename: path never holds half a file."""
-    path = Path(path)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    path = Path(path).resolve()  # a link stays one
+    writer = f"{os.getpid()}.{threading.get_ident()}"  # two never share a name
+    temporary = path.with_name(f"{path.name}.{writer}.tmp")
     try:
         temporary.write_bytes(content)
         temporary.replace(path)

@@ -1,5 +1,6 @@
 """Codes packed without gaps, and files that are written whole or not at all."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,24 @@ def test_a_file_is_replaced_whole(tmp_path):
         mq.write_whole(tmp_path / "file", content)
         assert [p.name for p in tmp_path.iterdir()] == ["file"]
         assert (tmp_path / "file").read_bytes() == content
+
+
+def test_threads_that_write_the_same_file_leave_one_of_theirs_whole(tmp_path):
+    contents = [bytes([value]) * 200_000 for value in range(8)]
+    path = tmp_path / "file"
+    with ThreadPoolExecutor(8) as threads:
+        for _ in range(20):
+            list(threads.map(lambda content: mq.write_whole(path, content), contents))
+            assert path.read_bytes() in contents
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_stays_a_link(tmp_path):
+    link, path = tmp_path / "link", tmp_path / "file"
+    path.write_bytes(b"old")
+    link.symlink_to(path)
+    mq.write_whole(link, b"new")
+    assert link.is_symlink() and path.read_bytes() == b"new"
 
 
 @pytest.mark.parametrize("kind", ["save", "export_onnx", "export_tflite"])
