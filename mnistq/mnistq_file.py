@@ -48,7 +48,10 @@ def network_parts(content, requantize=None):
     if not content.startswith(MAGIC):
         raise ValueError("it is not a file that QuantizedNet.save wrote.")
     if MAGIC + hashlib.sha256(body).digest() + body != content:
-        raise ValueError("it was truncated or altered: save it again.")
+        raise ValueError(
+            "it was truncated or altered: save it again, or restore it with git "
+            "checkout if it came with the project."
+        )
     line, _, rest = body.partition(b"\n")
     header, stream = json.loads(line), io.BytesIO(rest)
     requantize = requantize or header["requantize"]

@@ -98,13 +98,13 @@ def load_net(path=COMMITTED):
     Loads tensors only (weights_only), never code. Raises ValueError for a file that is
     missing, altered, or not a checkpoint of Net. Taught in notebook 01.
     """
-    path = Path(path)
+    path = Path(path).resolve()  # so that SHA256 knows it
     remedy = (
         "restore it with git checkout"
         if path in SHA256
         else "run notebook 01 to train and save it, or use mq.COMMITTED"
     )
-    if not path.exists():
+    if not path.is_file():
         raise ValueError(f"{path} is missing: {remedy}.")
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()

@@ -62,6 +62,11 @@ def test_a_bad_checkpoint_is_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(mq.SHA256, altered, mq.SHA256[mq.COMMITTED])
     with pytest.raises(ValueError, match=r"was altered.*git checkout"):
         mq.load_net(altered)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"was altered.*git checkout"):
+        mq.load_net("../" + tmp_path.name + "/committed.pt")
+    with pytest.raises(ValueError, match="is missing"):
+        mq.load_net(tmp_path)  # a folder
     mine = tmp_path / "mine.pt"
     with pytest.raises(ValueError, match="is missing: run notebook 01"):
         mq.load_net(mine)
