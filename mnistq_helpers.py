@@ -109,5 +109,6 @@ from mnistq.training import (
 from mnistq.onnx_file import export_onnx
 from mnistq.tflite_file import export_tflite
 
-# From 02 on
+# From 01 on; 02
+from mnistq.figures import ACCENT, SECOND, STYLE, label_lines
 from mnistq.widgets import Panel, bits_slider
