@@ -154,4 +154,5 @@ def calibrate(net, images, method="mean", bits=8):
         entering = activations(net, images)
     *_, last = entering
     bits = bits_by_name(bits, tuple(entering), last)
-    return {name: RANGE_METHODS[method](x, bits[name]) for name, x in entering.items()}
+    find = RANGE_METHODS[method]
+    return {name: find(x.cpu(), bits[name]) for name, x in entering.items()}

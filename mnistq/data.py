@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 from urllib.error import URLError
 
@@ -45,3 +46,13 @@ def mnist(train):
             ) from error
     images = (dataset.data.unsqueeze(1) / 255 - MEAN) / STD
     return images, dataset.targets
+
+
+def warn_of_raw_pixels(images):
+    """Warn of pictures of MNIST's shape without a negative value, as mnist has."""
+    if tuple(images.shape[1:]) == IMAGE_SHAPE and float(images.min()) >= 0:
+        warnings.warn(
+            f"no pixel is below 0: mq.mnist gives (pixel / 255 - {MEAN}) / {STD}, and "
+            "a network trained on that misreads others. Normalise these as well.",
+            stacklevel=3,
+        )

@@ -108,7 +108,8 @@ class QuantizedNet:
 
     def _run(self, images):
         """Return {tensor: int8 codes - 128, batch last}."""
-        q = quantize_tensor(images, self.in_bits, self.in_scale, self.in_zero_point)
+        grid = (self.in_scale, self.in_zero_point)
+        q = quantize_tensor(images.cpu(), self.in_bits, *grid)
         a = (q.tensor ^ 128).view(torch.int8).movedim(0, -1).contiguous()
         tensors = {self.steps[0].inputs[0]: a}
         for step in self.steps:
@@ -197,8 +198,11 @@ def quantize_net(
             name, out = part.name, following[part.name]
             w = weights.get(name)
             if w is None:
-                w = part.module.weight.detach()
+                w = part.module.weight.detach().cpu()
                 w = quantize_weight(w, weight_bits[name], per_channel)
+                w = _with_room_for_bias(
+                    w, part.module, weight_bits[name], grids[name][0]
+                )
             check_weight(name, w, weight_bits[name], part.module.weight.shape)
             options = {"relu": part.relu, "pool": part.pool, "requantize": requantize}
             scale = torch.as_tensor(w.scale).expand(len(w.tensor))
@@ -227,16 +231,43 @@ def _rounded_bias(bias, in_scale, weight_scale):
     if bias is None:
         return torch.zeros(len(weight_scale), dtype=torch.float64)
     # float32, in this order, because that is what ONNX Runtime computes.
-    acc_scale = torch.tensor(in_scale) * weight_scale
-    return torch.round(bias.detach().double() / acc_scale.double())
+    acc_scale = torch.tensor(in_scale, dtype=torch.float32) * weight_scale
+    return torch.round(bias.detach().cpu().double() / acc_scale.double())
+
+
+def _with_room_for_bias(w, module, bits, in_scale):
+    """Return w with larger scales where the bias would exceed 2**30 units of it.
+
+    So it is with a filter of zeros, or nearly: a scale of its own would leave no room.
+    """
+    if module.bias is None:
+        return w
+    least = module.bias.detach().cpu().abs() / (in_scale * 2**30)
+    silent = module.weight.detach().cpu().flatten(1).abs().amax(1) == 0
+    if w.axis is None:
+        least, silent = least.max(), silent.all()
+    own = torch.as_tensor(w.scale).where(~silent | (least == 0), 0)
+    scale = torch.maximum(own, least)
+    if bool((scale == w.scale).all()):
+        return w
+    if bits == 1:  # signs alone
+        return w._replace(scale=scale)
+    zeros = torch.zeros_like(scale)
+    x = module.weight.detach().cpu()
+    return quantize_tensor(x, bits, scale, zeros, signed=True, axis=w.axis)
 
 
 def check_ranges(ranges, names):
     """Raise ValueError unless ranges has a usable (min, max) for each name."""
     if set(ranges) != set(names):
         raise ValueError(f"ranges are for {sorted(ranges)}: give {', '.join(names)}.")
-    for low, high in ranges.values():
-        calc_scale_zero_point(low, high)
+    for name, (low, high) in ranges.items():
+        try:
+            calc_scale_zero_point(low, high)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+        if max(-low, high) > torch.finfo(torch.float32).max:
+            raise ValueError(f"{name}: the range [{low}, {high}] is beyond float32.")
 
 
 def check_weight(name, w, bits, shape):

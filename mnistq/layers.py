@@ -106,8 +106,7 @@ def read_parts(net, images=None):
             raise ValueError(f"{name} contains NaN or infinity.")
     if images is None:
         ramp = torch.linspace(-0.5, 3, IMAGE_SHAPE[1] * IMAGE_SHAPE[2])
-        device = next(net.parameters(), ramp).device
-        images = ramp.reshape(1, *IMAGE_SHAPE).to(device)
+        images = ramp.reshape(1, *IMAGE_SHAPE).to(next(net.parameters(), ramp))
     still = copy.deepcopy(net).eval()  # without dropout; net's own mode stays
     try:
         traced = fx.symbolic_trace(still)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm.auto import tqdm
 
-from mnistq.data import ROOT
+from mnistq.data import ROOT, warn_of_raw_pixels
 
 COMMITTED = ROOT / "data" / "mnist_float.pt"  # the network every notebook starts from
 MINE = ROOT / "runs" / "mnist_float.pt"  # the one that you train in notebook 01
@@ -18,6 +18,10 @@ SHA256 = {
     COMMITTED: "c10a959df4cf2a82cb64ee2f10060364ea0af398be320920e94d41db02fa871b",
     SHIFTED: "fdf48d610256ab08e8fbee7595eea1729c54ff47d544904c6a9f4e23ac34b14d",
 }
+
+LARGEST = 2**31  # bytes of a file that load_net reads
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # keys of a larger dict
+PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
 
 
 class Net(nn.Module):
@@ -76,27 +80,36 @@ def evaluate(model, images, labels):
     """Return the accuracy of model in [0, 1]: the share of argmax(scores) == label.
 
     model: any callable from images [N, 1, 28, 28] to scores [N, 10].
-    Raises ValueError if there are no images, or not one label for each.
-    Taught in notebook 01.
+    labels: whole numbers [N]. Raises ValueError if there are no images, or not one
+    label for each; warns of pixels that were not normalised. Taught in notebook 01.
     """
+    labels = torch.as_tensor(labels)
     if len(images) == 0 or len(images) != len(labels):
         raise ValueError(
             f"{len(images)} images and {len(labels)} labels: give at least one image, "
             "and one label for each."
         )
+    if labels.dim() != 1:
+        raise ValueError(
+            f"labels of shape {tuple(labels.shape)}: give the number of each class, "
+            "[N] (of one-hot rows labels.argmax(1), of [N, 1] labels.flatten())."
+        )
+    warn_of_raw_pixels(images)
     with torch.inference_mode():
         parts = zip(images.split(500), labels.split(500), strict=True)
         correct = sum(int((model(x).argmax(1) == y).sum()) for x, y in parts)
     return correct / len(images)
 
 
-def load_net(path=COMMITTED):
-    """Return the trained Net in path, in eval mode.
+def load_net(path=COMMITTED, net=None):
+    """Return the network with the weights saved in path, in eval mode.
 
-    path: mq.COMMITTED or mq.SHIFTED, whose SHA-256 is checked, or mq.MINE, written by
-    notebook 01.
+    path: mq.COMMITTED or mq.SHIFTED, whose SHA-256 is checked, mq.MINE, written by
+    notebook 01, or a state_dict that someone else saved: on a GPU, from DataParallel or
+    torch.compile (names with a prefix), inside a dict with other things (WRAPPERS).
+    net: the network to load into, which is changed in place; a new Net without it.
     Loads tensors only (weights_only), never code. Raises ValueError for a file that is
-    missing, altered, or not a checkpoint of Net. Taught in notebook 01.
+    missing, altered, or does not fit, and says what is missing. Taught in notebook 01.
     """
     path = Path(path).resolve()  # so that SHA256 knows it
     remedy = (
@@ -105,14 +118,60 @@ def load_net(path=COMMITTED):
         else "run notebook 01 to train and save it, or use mq.COMMITTED"
     )
     if not path.is_file():
-        raise ValueError(f"{path} is missing: {remedy}.")
+        problem = "is no file" if path.exists() else "is missing"
+        raise ValueError(f"{path} {problem}: {remedy}.")
+    if path.stat().st_size > LARGEST:
+        raise ValueError(f"{path} is larger than {LARGEST:,} bytes: {remedy}.")
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     if digest != SHA256.get(path, digest):
         raise ValueError(f"{path} was altered (its SHA-256 is {digest}): {remedy}.")
-    net = Net()
+    net = Net() if net is None else net
+    refusal = f"{path} is not a checkpoint of {type(net).__name__}"
     try:
-        net.load_state_dict(torch.load(io.BytesIO(content), weights_only=True))
+        saved = torch.load(io.BytesIO(content), "cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen kinds for a bad file
-        raise ValueError(f"{path} is not a checkpoint of Net: {remedy}.") from error
+        raise ValueError(
+            f"{refusal}: it holds no tensors, or more than tensors (a whole module, "
+            f"code). Save net.state_dict(), or {remedy}."
+        ) from error
+    state = plain_state(saved)
+    problem = difference(state, net.state_dict())
+    if problem:
+        raise ValueError(f"{refusal}: {problem}. Load what fits, or {remedy}.")
+    net.load_state_dict(state)
     return net.eval()
+
+
+def plain_state(saved):
+    """Return {name: tensor} of a saved dict: unwrapped, without prefixes."""
+    for key in WRAPPERS:
+        if isinstance(saved, dict) and isinstance(saved.get(key), dict):
+            saved = saved[key]
+    if not isinstance(saved, dict):
+        return {}
+    state = {str(name): value for name, value in saved.items()}
+    for prefix in PREFIXES * 2:  # a network may be wrapped in both, in any order
+        if all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): v for name, v in state.items()}
+    return state
+
+
+def difference(state, wanted):
+    """Return what keeps a state from being loaded, in words, or ""."""
+    lacking = [name for name in wanted if name not in state]
+    unknown = [name for name in state if name not in wanted]
+    problems = []
+    if lacking:
+        problems.append("it lacks " + ", ".join(lacking[:4]))
+    if unknown:
+        problems.append("it has " + ", ".join(unknown[:4]) + ", unknown here")
+    for name in wanted.keys() & state.keys():
+        value, shape = state[name], tuple(wanted[name].shape)
+        if not isinstance(value, torch.Tensor):
+            problems.append(f"{name} is a {type(value).__name__}, not a tensor")
+        elif tuple(value.shape) != shape:
+            problems.append(f"{name} has shape {tuple(value.shape)}, not {shape}")
+        elif not bool(torch.isfinite(value).all()):
+            problems.append(f"{name} contains NaN or infinity")
+    return "; ".join(problems)

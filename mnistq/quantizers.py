@@ -2,10 +2,11 @@
 
 import math
 from collections import namedtuple
+from numbers import Integral
 
 import torch
 
-from mnistq.data import IMAGE_SHAPE
+from mnistq.data import IMAGE_SHAPE, warn_of_raw_pixels
 
 QTensor = namedtuple("QTensor", "tensor scale zero_point axis", defaults=[None])
 
@@ -15,8 +16,10 @@ def code_range(bits, signed=False):
 
     Raises ValueError unless bits is a whole number from 1 to 16. Taught in notebook 02.
     """
-    if isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= 16:
+    whole = isinstance(bits, Integral) and not isinstance(bits, bool)  # numpy's, too
+    if not (whole and 1 <= bits <= 16):
         raise ValueError(f"bits is {bits!r}: give a whole number from 1 to 16.")
+    bits = int(bits)
     return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
 
 
@@ -90,7 +93,8 @@ def own_grid(x, bits=8, signed=False, symmetric=False, axis=None):
         for row in rows
     ]
     scales, zero_points = zip(*grids, strict=True)
-    return torch.tensor(scales), torch.tensor(zero_points, dtype=torch.int32)
+    zero_points = torch.tensor(zero_points, dtype=torch.int32)
+    return torch.tensor(scales, dtype=torch.float32), zero_points
 
 
 def dequantize_tensor(q):
@@ -154,6 +158,7 @@ def check_images(images, shape=IMAGE_SHAPE):
         wanted = ", ".join(map(str, shape))
         raise ValueError(f"images of shape {tuple(images.shape)}: use [N, {wanted}].")
     check_tensor(images)
+    warn_of_raw_pixels(images)
 
 
 def bits_by_name(bits, names, last=None):
@@ -171,4 +176,4 @@ def bits_by_name(bits, names, last=None):
             raise ValueError(
                 f"{name} has {value} bits: the network's codes hold 1 to 8."
             )
-    return {name: bits.get(name, 8) for name in names}
+    return {name: int(bits.get(name, 8)) for name in names}

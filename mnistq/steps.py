@@ -206,7 +206,12 @@ def quantized_layer(
             f"larger one than {float(weight.scale.min()):.3g}."
         )
     # float32, in this order, because that is what ONNX Runtime computes.
-    scales = [torch.tensor(in_scale), weight.scale, torch.tensor(out_scale)]
+    single = torch.float32
+    scales = [
+        torch.tensor(in_scale, dtype=single),
+        weight.scale,
+        torch.tensor(out_scale, dtype=single),
+    ]
     multiplier, m0, shift = scales[0] * scales[1] / scales[2], None, None
     if requantize == "fixed":
         # float64, because that is what LiteRT computes; below 2**-32 all is 0.

@@ -199,11 +199,6 @@ def test_one_bit_holds_minus_one_and_one(random_net):
     with torch.no_grad():
         random_net.fc2.weight[0, :100] = 0
         random_net.conv1.weight[1] = 0
-    # Its bias is beyond int32 in units of so small a scale.
-    with pytest.raises(ValueError, match=r"larger one than 1\.18e-38"):
-        mq.quantize_net(random_net, GOOD, 1)
-    with torch.no_grad():
-        random_net.conv1.bias[1] = 0
     qnet = mq.quantize_net(random_net, GOOD, 1)
     for layer in qnet.layers.values():
         assert set(layer.weight.unique().tolist()) == {-1, 1}
@@ -283,7 +278,11 @@ def changed(code, bits):
     ("call", "words"),
     [
         (lambda n: mq.quantize_net(n, {"conv1": (0, 1)}), "give conv1, conv2"),
-        (lambda n: mq.quantize_net(n, GOOD | {"fc1": (2, 1)}), "swap"),
+        (lambda n: mq.quantize_net(n, GOOD | {"fc1": (2, 1)}), "fc1: .*swap"),
+        (lambda n: mq.quantize_net(n, GOOD | {"fc1": (0, 1e39)}), "fc1.*float32"),
+        (lambda n: mq.quantize_net(n, GOOD | {"fc1": (-1e39, 0)}), "fc1.*float32"),
+        (lambda n: mq.quantize_net(n, GOOD, np.int64(9)), "1 to 8"),
+        (lambda n: mq.quantize_net(n, GOOD, np.bool_(1)), "from 1 to 16"),
         (lambda n: mq.quantize_net(n, GOOD | {"fc1": (0, float("inf"))}), "not finite"),
         (lambda n: mq.quantize_net(n, GOOD, weight_bits=0), "from 1 to 16"),
         (lambda n: mq.quantize_net(n, GOOD, weight_bits=9), "1 to 8"),
@@ -323,3 +322,59 @@ def test_a_network_with_nan_is_refused(random_net):
         random_net.fc1.weight[3, 4] = float("nan")
     with pytest.raises(ValueError, match="NaN"):
         mq.quantize_net(random_net, GOOD)
+
+
+def test_numpys_whole_numbers_are_bits(net, ranges, test_set):
+    images = test_set[0][:20]
+    qnet = mq.quantize_net(net, ranges, np.int64(4), np.uint8(3))
+    assert torch.equal(qnet(images), mq.quantize_net(net, ranges, 4, 3)(images))
+    assert type(qnet.in_bits) is int and type(qnet.layers["fc1"].weight_bits) is int
+
+
+@pytest.fixture
+def float64_by_default():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("requantize", ["fixed", "float"])
+def test_torchs_default_type_does_not_matter(
+    requantize, net, ranges, test_set, float64_by_default, tmp_path
+):
+    images = test_set[0][:20]
+    qnet = mq.quantize_net(net, ranges, requantize=requantize)
+    export = mq.export_tflite if requantize == "fixed" else mq.export_onnx
+    export(qnet, tmp_path / "float64")
+    torch.set_default_dtype(torch.float32)
+    wanted = mq.quantize_net(net, ranges, requantize=requantize)
+    assert torch.equal(qnet(images), wanted(images))
+    export(wanted, tmp_path / "float32")
+    assert (tmp_path / "float64").read_bytes() == (tmp_path / "float32").read_bytes()
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-20, 1e-9])
+@pytest.mark.parametrize(
+    ("bits", "per_channel"),  # one scale for a layer and 1 bit: no code is 0
+    [(8, True), (4, True), (2, True), (1, True), (8, False), (2, False)],
+)
+@pytest.mark.parametrize("requantize", ["fixed", "float"])
+def test_a_silent_channel_gives_its_bias(
+    value, bits, per_channel, requantize, test_set
+):
+    """Weights of (nearly) 0, whose own scale would leave the bias no room in int32."""
+    net, images = mq.load_net(), test_set[0][:20]
+    for name in ("conv1", "conv2", "fc1", "fc2"):
+        layer = net.get_submodule(name)
+        with torch.no_grad():
+            layer.weight[3] = value
+            layer.bias[3] = 0.7
+    qnet = mq.quantize_net(
+        net, mq.calibrate(net, images), bits, 8, per_channel, requantize
+    )
+    codes = qnet.codes(images)
+    for layer in qnet.layers.values():
+        wanted = round(0.7 / layer.out_scale) + layer.out_zero_point
+        channel = codes[layer.output if layer.output in codes else "fc1"]
+        channel = channel.reshape(20, len(layer.weight), -1)[:, 3]
+        assert channel.unique().tolist() == [wanted]

@@ -1,5 +1,8 @@
 """The float network: its committed weights, its training, files that are refused."""
 
+import os
+import warnings
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -53,6 +56,30 @@ def test_evaluate():
         mq.evaluate(lambda i: i, torch.zeros(0), torch.zeros(0))
     with pytest.raises(ValueError, match="3 images and 2 labels"):
         mq.evaluate(lambda i: scores[i], images, labels[:2])
+    with pytest.raises(ValueError, match=r"\(3, 10\).*argmax"):
+        mq.evaluate(lambda i: scores[i], images, F.one_hot(labels, 10))
+    with pytest.raises(ValueError, match=r"\(3, 1\).*flatten"):
+        mq.evaluate(lambda i: scores[i], images, labels[:, None])
+    assert mq.evaluate(lambda i: scores[i], images, [3, 1, 2]) == pytest.approx(2 / 3)
+
+
+def test_pixels_that_were_not_normalised_are_noticed(net, test_set, ranges):
+    images, labels = test_set[0][:100], test_set[1][:100]
+    pixels = images * mq.STD + mq.MEAN  # 0 to 1
+    pixels = pixels.clamp(min=0)
+    qnet = mq.quantize_net(net, ranges)
+    for use in (
+        lambda x: mq.evaluate(net, x, labels),
+        lambda x: mq.calibrate(net, x),
+        qnet,
+        qnet.codes,
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            use(images)
+        for raw in (pixels, 255 * pixels):
+            with pytest.warns(UserWarning, match="Normalise these"):
+                use(raw)
 
 
 def test_a_bad_checkpoint_is_refused(tmp_path, monkeypatch):
@@ -65,8 +92,16 @@ def test_a_bad_checkpoint_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=r"was altered.*git checkout"):
         mq.load_net("../" + tmp_path.name + "/committed.pt")
-    with pytest.raises(ValueError, match="is missing"):
+    with pytest.raises(ValueError, match="is no file"):
         mq.load_net(tmp_path)  # a folder
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "fifo")
+        with pytest.raises(ValueError, match="is no file"):
+            mq.load_net(tmp_path / "fifo")  # and not wait for someone to write
+    with (tmp_path / "huge").open("wb") as huge:
+        huge.truncate(30 * 2**30)  # no block of it is on the disk
+    with pytest.raises(ValueError, match="is larger than"):
+        mq.load_net(tmp_path / "huge")
     mine = tmp_path / "mine.pt"
     with pytest.raises(ValueError, match="is missing: run notebook 01"):
         mq.load_net(mine)
@@ -74,12 +109,76 @@ def test_a_bad_checkpoint_is_refused(tmp_path, monkeypatch):
         mine.write_bytes(content)
         with pytest.raises(ValueError, match="is not a checkpoint of Net"):
             mq.load_net(mine)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"fc2.bias": torch.zeros(11)}, r"fc2.bias has shape \(11,\), not \(10,\)"),
+        ({"fc2.bias": None}, "it lacks fc2.bias"),
+        ({"bn.weight": torch.ones(20)}, "it has bn.weight, unknown here"),
+        ({"conv1.bias": [0.0] * 20}, "conv1.bias is a list"),
+        ({"fc1.bias": torch.full([500], torch.nan)}, "fc1.bias contains NaN"),
+        ({"fc1.weight": torch.full([500, 800], torch.inf)}, "fc1.weight contains NaN"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused_with_the_reason(
+    changes, reason, tmp_path
+):
+    state = {**mq.Net().state_dict(), **changes}
+    state = {name: value for name, value in state.items() if value is not None}
+    torch.save(state, tmp_path / "mine.pt")
+    with pytest.raises(ValueError, match=f"is not a checkpoint of Net: .*{reason}"):
+        mq.load_net(tmp_path / "mine.pt")
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(ValueError, match="it lacks conv1"):
+        mq.load_net(tmp_path / "list.pt")
+
+
+def prefixed(state, prefix):
+    return {prefix + name: value for name, value in state.items()}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        dict,
+        lambda state: prefixed(state, "module."),
+        lambda state: prefixed(state, "_orig_mod."),
+        lambda state: prefixed(state, "module._orig_mod."),
+        lambda state: prefixed(state, "_orig_mod.module."),
+        lambda state: {"state_dict": prefixed(state, "module."), "epoch": 3},
+        lambda state: {"model_state_dict": state, "optimizer": {"lr": 0.1}},
+        lambda state: {"model": state, "loss": torch.tensor(0.1)},
+        lambda state: {"net": state},
+        lambda state: {name: value.double() for name, value in state.items()},
+    ],
+)
+def test_checkpoints_as_others_save_them(wrap, tmp_path, monkeypatch):
     state = mq.Net().state_dict()
-    torch.save({**state, "fc2.bias": torch.zeros(11)}, mine)
-    with pytest.raises(ValueError, match="is not a checkpoint of Net"):
-        mq.load_net(mine)
-    torch.save(state, mine)
-    assert torch.equal(mq.load_net(mine).fc1.weight, state["fc1.weight"])
+    path = tmp_path / "theirs.pt"
+    torch.save(wrap(state), path)
+    assert torch.equal(mq.load_net(path).fc1.weight, state["fc1.weight"])
+    # What a GPU's tensor is labelled with when it is saved:
+    monkeypatch.setattr("torch.serialization.location_tag", lambda storage: "cuda:0")
+    torch.save(wrap(state), path)
+    assert torch.equal(mq.load_net(path).fc1.weight, state["fc1.weight"])
+
+
+def test_a_whole_pickled_network_is_refused_and_says_what_to_save(tmp_path):
+    torch.save(mq.Net(), tmp_path / "whole.pt")
+    with pytest.raises(ValueError, match=r"Save net.state_dict\(\)"):
+        mq.load_net(tmp_path / "whole.pt")
+
+
+def test_a_checkpoint_of_another_network(tmp_path):
+    small = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10))
+    torch.save(small.state_dict(), tmp_path / "small.pt")
+    again = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10))
+    assert mq.load_net(tmp_path / "small.pt", again.train()) is again
+    assert torch.equal(again[1].weight, small[1].weight) and not again.training
+    with pytest.raises(ValueError, match="checkpoint of Sequential: it lacks 1"):
+        mq.load_net(mq.SHIFTED, again)
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
