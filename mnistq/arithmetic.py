@@ -71,7 +71,8 @@ def multiply_by_quantized_multiplier(acc, m0, shift):
 def int_mm_is_exact():
     """Return whether torch._int_mm is exact here: tried once, on full-range codes.
 
-    Without VNNI, x86 processors add pairs of products in 16 bits, which saturate.
+    Without VNNI, x86 processors have vpmaddubsw, which adds pairs of products in 16
+    bits, saturating; oneDNN, which torch._int_mm calls where it can, then uses that.
     Taught in notebook 06.
     """
     for n, k, m in ((1, 64, 1), (64, 64, 64), (20, 25, 300), (50, 501, 40)):
@@ -92,8 +93,8 @@ def int_mm_is_exact():
 def int_mm_is_quick():
     """Return whether torch._int_mm takes less than 4 times as long as float32 here.
 
-    Timed once. Where it has no kernel of its own, as on a processor with AVX2 alone, it
-    took 8 to 31 times as long. The answer decides about time only: both are exact.
+    Timed once. Where PyTorch does not call oneDNN, as on one processor with AVX2 alone,
+    it was exact and took 8 to 31 times as long. The answer decides about time only.
     Taught in notebook 06.
     """
     a, b = (torch.ones(n, 512, dtype=torch.int8) for n in (64, 512))

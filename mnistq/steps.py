@@ -47,8 +47,8 @@ class QuantizedLayer:
     high: int
     pool: tuple | None
 
-    def __call__(self, a):
-        return self.requantize(self.accumulate(a))
+    def __call__(self, a, product=int_matmul):
+        return self.requantize(self.accumulate(a, product))
 
     @cached_property
     def folded_bias(self):
@@ -56,11 +56,12 @@ class QuantizedLayer:
         sums = self.weight.flatten(1).sum(1, dtype=torch.int32)
         return self.bias - (self.in_zero_point - 128) * sums
 
-    def accumulate(self, a):
+    def accumulate(self, a, product=int_matmul):
         """Return acc = sum(weight * (q - in_zero_point)) + bias in int32.
 
         a: int8 q - 128, [in, H, W, N] or [in, N]. acc: [out, ..., N], after pooling,
-        which commutes with requantization because that is monotone.
+        which commutes with requantization because that is monotone. product: of int8
+        [out, k] and [k, n], in int32; another one shows what a processor would make.
         Source: Jacob et al. 2017, equation 7. Taught in notebook 06.
         """
         size = a.shape[-1:]
@@ -70,7 +71,7 @@ class QuantizedLayer:
             size = windows.shape[1:4]  # of (in, H, W, N, height, width)
             a = windows.permute(0, 4, 5, 1, 2, 3)
         matrix = self.weight.flatten(1)  # (out, in * height * width)
-        acc = int_matmul(matrix, a.reshape(matrix.shape[1], -1))
+        acc = product(matrix, a.reshape(matrix.shape[1], -1))
         acc = acc.reshape(len(matrix), *size)
         if self.pool is not None:
             acc = max_pool(acc, *self.pool)
@@ -216,7 +217,12 @@ def quantized_layer(
     if requantize == "fixed":
         # float64, because that is what LiteRT computes; below 2**-32 all is 0.
         real = scales[0].double() * scales[1].double() / scales[2].double()
-        pairs = [quantize_multiplier(max(m, 2**-32)) for m in real.tolist()]
+        try:
+            pairs = [quantize_multiplier(max(m, 2**-32)) for m in real.tolist()]
+        except ValueError as error:
+            raise ValueError(
+                f"{name}: {error} Widen the range of what leaves {name}."
+            ) from error
         m0, shift = torch.tensor(pairs, dtype=torch.int32).T
         multiplier = None
     return QuantizedLayer(

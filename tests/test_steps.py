@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import mnistq.steps
 import mnistq_helpers as mq
 
 
@@ -150,7 +149,7 @@ class Recorder(TorchDispatchMode):
         return made
 
 
-def walk(qnet, images, monkeypatch):
+def walk(qnet, images):
     """Return what the steps read and make between the input's and logits' codes."""
     recorder = Recorder()
 
@@ -161,28 +160,48 @@ def walk(qnet, images, monkeypatch):
         finally:
             recorder.paused = False
 
-    monkeypatch.setattr(mnistq.steps, "int_matmul", unseen)
     first, *_, last = qnet.names
     codes = qnet.codes(images)
     tensors = {first: (codes[first] ^ 128).view(torch.int8).movedim(0, -1)}
     with recorder:
         for step in qnet.steps:
-            tensors[step.output] = step(*(tensors[name] for name in step.inputs))
+            given = [tensors[name] for name in step.inputs]
+            given += [unseen] if isinstance(step, mq.QuantizedLayer) else []
+            tensors[step.output] = step(*given)
     logits = (tensors[last].movedim(-1, 0) ^ -128).view(torch.uint8)
     assert torch.equal(logits, codes[last])
     return recorder.seen
 
 
-def test_no_float_between_input_and_output(net, ranges, test_set, monkeypatch):
+def test_no_float_between_input_and_output(net, ranges, test_set):
     for weight_bits, channels in ((8, True), (3, False), (1, True)):
         qnet = mq.quantize_net(net, ranges, weight_bits, per_channel=channels)
-        seen = walk(qnet, test_set[0][:5], monkeypatch)
+        seen = walk(qnet, test_set[0][:5])
         assert len(seen) > 100
         dtypes = {dtype for _, dtype in seen}
         assert dtypes <= {torch.int8, torch.int32, torch.int64, torch.bool}
     floats = mq.quantize_net(net, ranges, requantize="float")
-    seen = walk(floats, test_set[0][:5], monkeypatch)
+    seen = walk(floats, test_set[0][:5])
     assert torch.float32 in {dtype for _, dtype in seen}
+
+
+def test_another_product_can_be_given(net, ranges, test_set):
+    layer = mq.quantize_net(net, ranges).layers["fc2"]
+    a = torch.randint(-128, 128, (500, 7)).to(torch.int8)
+    asked = []
+
+    def product(w, a):
+        asked.append((w.dtype, tuple(w.shape), a.dtype, tuple(a.shape)))
+        return (w.long() @ a.long()).int()
+
+    assert torch.equal(layer(a, product), layer(a))
+    assert asked == [(torch.int8, (10, 500), torch.int8, (500, 7))]
+
+
+def test_a_multiplier_out_of_range_is_refused_with_its_layers_name(net, ranges):
+    narrow = dict(ranges) | {"fc1": (0.0, 1e-15)}
+    with pytest.raises(ValueError, match="conv2: the multiplier .* below 2..30. Widen"):
+        mq.quantize_net(net, narrow)
 
 
 def test_accumulators_stay_in_int32(net, ranges, test_set):
