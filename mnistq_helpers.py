@@ -14,6 +14,7 @@ from mnistq.network import (
     SHA256,
     SHIFTED,
     Net,
+    checked_labels,
     evaluate,
     load_net,
     train,

@@ -54,5 +54,5 @@ def warn_of_raw_pixels(images):
         warnings.warn(
             f"no pixel is below 0: mq.mnist gives (pixel / 255 - {MEAN}) / {STD}, and "
             "a network trained on that misreads others. Normalise these as well.",
-            stacklevel=3,
+            stacklevel=4,
         )

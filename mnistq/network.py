@@ -83,6 +83,15 @@ def evaluate(model, images, labels):
     labels: whole numbers [N]. Raises ValueError if there are no images, or not one
     label for each; warns of pixels that were not normalised. Taught in notebook 01.
     """
+    labels = checked_labels(images, labels)
+    with torch.inference_mode():
+        parts = zip(images.split(500), labels.split(500), strict=True)
+        correct = sum(int((model(x).argmax(1) == y).sum()) for x, y in parts)
+    return correct / len(images)
+
+
+def checked_labels(images, labels):
+    """Return labels as a tensor [N], or refuse what is not one label for each image."""
     labels = torch.as_tensor(labels)
     if len(images) == 0 or len(images) != len(labels):
         raise ValueError(
@@ -95,10 +104,7 @@ def evaluate(model, images, labels):
             "[N] (of one-hot rows labels.argmax(1), of [N, 1] labels.flatten())."
         )
     warn_of_raw_pixels(images)
-    with torch.inference_mode():
-        parts = zip(images.split(500), labels.split(500), strict=True)
-        correct = sum(int((model(x).argmax(1) == y).sum()) for x, y in parts)
-    return correct / len(images)
+    return labels
 
 
 def load_net(path=COMMITTED, net=None):

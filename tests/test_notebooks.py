@@ -280,7 +280,6 @@ TAUGHT = {
     "02_quantization_math": {
         "code_range",
         "calc_scale_zero_point",
-        "own_grid",
         "quantize_tensor",
         "dequantize_tensor",
         "snr_db",
@@ -299,8 +298,6 @@ TAUGHT = {
         "high_multiply",
         "rounding_shift",
         "multiply_by_quantized_multiplier",
-        "int_mm_is_exact",
-        "int_mm_is_quick",
         "int_matmul",
     },
     "07_below_8_bits": {

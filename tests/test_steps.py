@@ -200,7 +200,7 @@ def test_another_product_can_be_given(net, ranges, test_set):
 
 def test_a_multiplier_out_of_range_is_refused_with_its_layers_name(net, ranges):
     narrow = dict(ranges) | {"fc1": (0.0, 1e-15)}
-    with pytest.raises(ValueError, match="conv2: the multiplier .* below 2..30. Widen"):
+    with pytest.raises(ValueError, match=r"conv2: the multiplier .* below 2..30. Wid"):
         mq.quantize_net(net, narrow)
 
 
