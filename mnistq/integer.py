@@ -236,24 +236,27 @@ def _rounded_bias(bias, in_scale, weight_scale):
 
 
 def _with_room_for_bias(w, module, bits, in_scale):
-    """Return w with larger scales where the bias would exceed 2**30 units of it.
+    """Return w with larger scales for silent filters: bias at most 2**30 units of it.
 
-    So it is with a filter of zeros, or nearly: a scale of its own would leave no room.
+    Silent: no weight reaches a millionth of the layer's largest, as after pruning. A
+    scale of such a filter's own would leave its bias no room in int32.
     """
     if module.bias is None:
         return w
+    x = module.weight.detach().cpu()
+    largest = x.flatten(1).abs().amax(1)
+    silent = largest <= largest.max() * 1e-6
     least = module.bias.detach().cpu().abs() / (in_scale * 2**30)
-    silent = module.weight.detach().cpu().flatten(1).abs().amax(1) == 0
     if w.axis is None:
-        least, silent = least.max(), silent.all()
-    own = torch.as_tensor(w.scale).where(~silent | (least == 0), 0)
-    scale = torch.maximum(own, least)
+        largest, silent, least = largest.max(), silent.all(), least.max()
+    own = torch.as_tensor(w.scale)
+    own = own.where((largest > 0) | (least == 0), 0)  # quantize_weight's 1 for zeros
+    scale = torch.maximum(own, least).where(silent, w.scale)
     if bool((scale == w.scale).all()):
         return w
     if bits == 1:  # signs alone
         return w._replace(scale=scale)
     zeros = torch.zeros_like(scale)
-    x = module.weight.detach().cpu()
     return quantize_tensor(x, bits, scale, zeros, signed=True, axis=w.axis)
 
 
