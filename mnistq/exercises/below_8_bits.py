@@ -112,7 +112,7 @@ def my_act_order(answer):
         """Equation 7.7 as it stands, with a new inverse for each column."""
         low, high = code_range(bits, signed=True)
         scale = mse_weight_scale(w, bits).double()
-        h, rest, codes = h.double(), w.double(), torch.zeros_like(w).long()
+        h, rest, codes = h.double(), w.double(), torch.zeros_like(w).char()
         h = h + 0.01 * h.diagonal().mean() * torch.eye(len(h))
         left = list(range(len(h)))
         while left:

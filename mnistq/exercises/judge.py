@@ -21,6 +21,7 @@ def judge(answer, reference, cases, praise):
         print(f"give the function's name alone, not its result {show(answer)}")
         return
     name = getattr(answer, "__name__", show(answer))  # a partial has none
+    untyped = None  # the smallest example where only the type is wrong
     for number, (arguments, reason) in enumerate(cases):
         expected = reference(*copy.deepcopy(arguments))
         call = f"{name}({', '.join(show(a) for a in arguments)})"
@@ -43,6 +44,15 @@ def judge(answer, reference, cases, praise):
             reason = wrong_form(given, expected) or reason
             explain(name, call, show(expected), show(given), reason)
             return
+        typed = isinstance(expected, torch.Tensor) and expected.numel()
+        if untyped is None and typed and given.dtype != expected.dtype:
+            kinds = [str(t.dtype).removeprefix("torch.") for t in (expected, given)]
+            reason = f"The numbers are right, their type is not: give {kinds[0]}."
+            numbers = show(expected.tolist())
+            untyped = call, *(f"{kind} {numbers}" for kind in kinds), reason
+    if untyped:
+        explain(name, *untyped)
+        return
     print(f"{name}: right. {praise}")
 
 

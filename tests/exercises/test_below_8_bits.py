@@ -64,8 +64,8 @@ RIGHT = [
         "number >> (bits * i) & mask",
         "np.int64(number >> (bits * i) & mask)",
     ),
-    ("my_best_scale", "q.float()", "q.double()"),
-    ("my_act_order", "order.argsort()]", "order.argsort()].long()"),
+    ("my_best_scale", "q.float()", "q.to(torch.float32)"),
+    ("my_act_order", "order.argsort()]", "torch.argsort(order)]"),
 ]
 
 

@@ -94,12 +94,25 @@ def test_what_differs_is_refused(given, expected, words, capsys):
         (torch.tensor(3), 3),
         (1.000001, 1.0),
         ([1, 2], (1, 2)),
-        (torch.tensor([1], dtype=torch.uint8), torch.tensor([1])),
         (torch.tensor([]), torch.tensor([], dtype=torch.int64)),
     ],
 )
 def test_other_types_of_the_same_numbers_are_right(given, expected, capsys):
     assert ": right. Praise." in said(capsys, lambda x: given, lambda x: expected)
+
+
+def test_right_numbers_of_another_type_are_refused_after_all_other_mistakes(capsys):
+    cases = [((n,), f"Reason {n}.") for n in (1, 2)]
+
+    def reference(n):
+        return torch.tensor([n], dtype=torch.int32)
+
+    judge(lambda n: torch.tensor([n]), reference, cases, "Praise.")
+    lines = capsys.readouterr().out.splitlines()
+    assert "their type is not: give int32." in lines[0] and "(1)" in lines[1]
+    assert lines[2:] == ["  expected: int32 [1]", "  given:    int64 [1]"]
+    judge(lambda n: torch.tensor([1]), reference, cases, "Praise.")
+    assert "not yet. Reason 2." in capsys.readouterr().out
 
 
 def test_of_a_large_tensor_the_first_place_that_differs_is_shown(capsys):

@@ -13,6 +13,7 @@ WRONG = {
         ("unsqueeze(1)", "unsqueeze(2)", "axis is the second"),
         (".unsqueeze(1)", "", "four axes"),
         (" / 255", " // 255", "divide in floats"),
+        ("unsqueeze(1) / 255", "double().unsqueeze(1) / 255", "give float32"),
         ("pixels.unsqueeze(1) / 255", "(pixels.unsqueeze(1) > 0) * 1.0", "Greys"),
     ],
     "my_parameters": [
@@ -45,6 +46,24 @@ WRONG = {
 }
 
 RIGHT = [
+    ("my_normalise", "pixels.unsqueeze(1) / 255", "pixels[:, None].float().div(255)"),
+    (
+        "my_normalise",
+        "(x - 0.1307) / 0.3081",
+        "((x.double() - 0.1307) / 0.3081).float()",
+    ),
+    (
+        "my_normalise",
+        "pixels.unsqueeze(1) / 255",
+        "pixels.view(len(pixels), 1, *pixels.shape[1:]) / 255",
+    ),
+    ("my_normalise", "(x - 0.1307) / 0.3081", "x / 0.3081 - 0.1307 / 0.3081"),
+    ("my_parameters", "10 * (hidden + 1)", "10 * hidden + 10"),
+    ("my_parameters", "conv1 + conv2 + fc1 + fc2", "sum([fc2, fc1, conv2, conv1])"),
+    ("my_sure_and_wrong", "best.exp()", "scores.softmax(1).max(1).values"),
+    ("my_sure_and_wrong", "scores.max(1)", "scores.topk(1)[0][:, 0], scores.argmax(1)"),
+    ("my_sure_and_wrong", "int(wrong_but_sure.sum())", "wrong_but_sure.sum()"),
+    ("my_sure_and_wrong", "int(right_by_luck.sum())", "np.sum(right_by_luck.numpy())"),
     ("my_parameters", "conv1 + conv2 +", "torch.tensor(conv1) + conv2 +"),
     ("my_parameters", "conv1 + conv2 +", "np.int64(conv1) + conv2 +"),
 ]
