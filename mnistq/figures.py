@@ -34,6 +34,7 @@ def label_lines(axis, gap=11):
     Labels that would lie on one another are moved apart, to gap points. To be called
     last, when the limits of the axis stand. Used from notebook 01 on.
     """
+    axis.get_ylim()  # matplotlib fits the limits only when they are asked for
     lines = [x for x in axis.get_lines() if not x.get_label().startswith("_")]
     ends = []
     for line in lines:
