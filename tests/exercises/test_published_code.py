@@ -36,20 +36,33 @@ WRONG = {
         ("(0.0, -1.75, 1.25) != 2", "(0.0, -1.25, 1.75) != 1", "rounded up"),
         ("(1.0, 1.0, 3.0) != 1", "(1.0, 0.0, 3.0) != 1", "a range without 0"),
         ("code(0.0, 0.0, 0.0)", "code(1.0, 1.0, 1.0)", "Try a constant 0"),
-        ('found += "b"', 'return "b"', "The bug c was missed because of another"),
+        ('found.add("raw")', 'return {"raw"}', "'cut' was missed because of another"),
         ("(1.0, 1.0, 3.0) != 1", "(1.0, 1.0, 1.0) != 3", "catch what the suspect"),
-        ("(1.0, 1.0, 3.0) != 1", "(1.25, 1.0, 3.0) != 1", "The bug d was found"),
-        ("(0.0, -1.75, 1.25) != 2", "(0.1, -1.75, 1.25) != 2", "The bug c was found"),
-        ('found += "f"', 'found += "a"', "'a' is not asked for"),
-        ("return found", "return list(found)", "Return one string"),
-        ("except ZeroDivisionError", "except ValueError", "Return one string, and"),
+        ("(1.0, 1.0, 3.0) != 1", "(1.25, 1.0, 3.0) != 1", "'gap' was found because"),
+        ("(0.0, -1.75, 1.25) != 2", "(0.1, -1.75, 1.25) != 2", "'cut' was found bec"),
+        ('found.add("constant")', 'found.add("wide")', "'wide' is not asked for"),
+        ("return found", "return ' '.join(found)", "Return a set of words"),
+        ("except ZeroDivisionError", "except ValueError", "Return a set of words, and"),
     ],
 }
 
 RIGHT = [
     ("my_grid", "(high - low) /", "np.float64(high - low) /"),
-    ("my_suspect", "return found", "return np.str_(found)"),
-    ("my_suspect", "return found", "return found[::-1]"),
+    ("my_grid", "(2**bits - 1) or 1.0", "((1 << bits) - 1) or 1"),
+    (
+        "my_grid",
+        "return scale, round(-low / scale)",
+        "return [scale, round(-low / scale)]",
+    ),
+    (
+        "my_grid",
+        "low, high = min(low, 0.0), max(high, 0.0)",
+        "low, high = sorted((low, high, 0.0))[::2]",
+    ),
+    ("my_suspect", "return found", "return sorted(found)"),
+    ("my_suspect", "return found", "return frozenset(found)"),
+    ("my_suspect", "return found", "return tuple(found)"),
+    ("my_suspect", "found = set()", "found = set(np.array([], dtype=str).tolist())"),
 ]
 
 
