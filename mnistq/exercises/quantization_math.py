@@ -110,6 +110,10 @@ def my_scales(answer):
             (torch.arange(24.0).reshape(3, 2, 2, 2), 8),
             "A kernel has four axes: take the maximum over all but the first.",
         ),
+        (
+            (torch.tensor([[0.0, 0.0], [7.0, 0.0]]), 4),
+            "A row of zeros gets the scale 1: by a scale of 0 nothing can be divided.",
+        ),
     ]
     praise = (
         "One outlier now spoils the scale of its own channel and no other: "

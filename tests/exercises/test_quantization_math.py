@@ -47,6 +47,8 @@ WRONG = {
         (".amax(1)", ".amax(0)", "one scale for each row"),
         (".amax(1)", ".amax().expand(len(w))", "its own largest weight"),
         (".flatten(1)", "", "four axes"),
+        ("torch.where(scale > 0, scale, 1.0)", "scale", "A row of zeros"),
+        ("scale, 1.0)", "scale, 1e-8)", "A row of zeros"),
         (
             "w.abs().flatten(1).amax(1)",
             "w.flatten(1).amax(1).abs()",
@@ -57,6 +59,21 @@ WRONG = {
 
 RIGHT = [
     ("my_quantize", "for q in codes]", "for q in np.array(codes)]"),
+    ("my_quantize", "round(v / scale)", "int(np.rint(v / scale))"),
+    ("my_quantize", "min(*x, 0.0), max(*x, 0.0)", "min([0.0, *x]), max([0.0, *x])"),
+    ("my_quantize", "min(max(q, 0), qmax)", "sorted((0, q, qmax))[1]"),
+    ("my_dequantize", "q.int()", "q.float()"),
+    ("my_dequantize", "q.int()", "q.short()"),
+    ("my_dequantize", "[-1] + [1] * (q.dim() - 1)", "(len(q), *[1] * (q.dim() - 1))"),
+    (
+        "my_dequantize",
+        "scale.reshape(shape) * steps",
+        "steps.mul(scale.reshape(shape))",
+    ),
+    ("my_scales", "w.abs().flatten(1).amax(1)", "w.flatten(1).norm(torch.inf, dim=1)"),
+    ("my_scales", ".flatten(1).amax(1)", ".amax(tuple(range(1, w.dim())))"),
+    ("my_scales", "torch.where(scale > 0, scale, 1.0)", "scale + (scale == 0)"),
+    ("my_scales", "2 ** (bits - 1) - 1", "(1 << bits - 1) - 1"),
 ]
 
 
