@@ -35,6 +35,10 @@ def my_folded_bias(answer):
         ),
         (case([10], [[2]], 3), "The sum is taken x_zero times."),
         (
+            case([0], [[1, 2]], 1),
+            "The sum is taken over its row of w, however many there are.",
+        ),
+        (
             case([0, 0], [[1, 2], [3, 4]], 1),
             "Each output has a sum of its own, over its row of w.",
         ),
@@ -73,9 +77,11 @@ class Products(TorchDispatchMode):
     def __init__(self):
         super().__init__()
         self.used = []
+        self.saturates = False
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.overloadpacket.__name__
+        self.saturates |= name == "clamp"  # saturating_product's last step
         # Of three axes: all numbers by all, to be summed. saturating_product has two.
         outer = name == "mul" and getattr(args[0], "ndim", 0) > 2
         if outer or name.endswith(("mm", "mv", "dot", "linear")):
@@ -131,15 +137,16 @@ def split_product(answer):
         ),
     ]
     example = case([[1, 2], [3, 4]], [[5, 6], [7, 8]])
-    products = Products()
+    products, given = Products(), None
     with contextlib.suppress(Exception), products:  # judge tells of errors
-        answer(*example)
-    if products.used:
+        given = answer(*example)
+    if products.used or (given is not None and not products.saturates):
+        used = [*products.used, "and saturating_product is never called"][0]
         explain(
             "split_product",
             f"split_product({', '.join(map(show, example))})",
             "saturating_product alone",
-            f"a product of torch's own, {products.used[0]}",
+            f"another product, {used}",
             "This processor has no other product than saturating_product.",
         )
         return

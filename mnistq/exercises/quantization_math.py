@@ -59,7 +59,10 @@ def my_dequantize(answer):
         return q, torch.tensor(scale), zero_point
 
     cases = [
-        (case([[3]], [0.5], [0]), "x = scale * (q - zero_point), in floats."),
+        (
+            case([[3]], [0.5], [0]),
+            "x = scale * (q - zero_point), in floats, of q's shape.",
+        ),
         (case([[3]], [0.5], [1]), "The zero point is taken away, not added."),
         (case([[1]], [0.5], [3]), "uint8 minus uint8 wraps: widen first."),
         (
@@ -98,6 +101,7 @@ def my_scales(answer):
             (torch.tensor([[5.0], [5.0]]), 8),
             "Give one scale for each row; signed codes of 8 bits end at 127.",
         ),
+        ((torch.tensor([[6.0]]), 2), "The codes end at 2**(bits - 1) - 1, here at 1."),
         (
             (torch.tensor([[6.0, 1.0], [1.0, -6.0]]), 2),
             "The largest weight counts, whatever its sign.",

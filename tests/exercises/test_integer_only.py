@@ -20,6 +20,8 @@ WRONG = {
         ("w.flatten(1)", "w.to(torch.uint8).flatten(1)", "keep their signs"),
         ("bias - x_zero * sums", "-x_zero * sums", "begins with the bias"),
         ("x_zero * sums", "x_zero * w[0].numel()", "multiplied by each weight"),
+        ("x_zero * sums", "x_zero * sums * w[0].numel()", "however many there are"),
+        ("x_zero * sums", "x_zero * sums // w[0].numel()", "however many there are"),
         (
             "bias - x_zero * sums",
             "bias + (w.flatten(1).int() - x_zero).sum(1)",
@@ -68,6 +70,16 @@ WRONG = {
             "(a.int()[:, :, None] * b.int()).sum(1)",
             "no other product",
         ),
+        (
+            "2 * saturating_product(a, half) + saturating_product(a, rest)",
+            "torch.from_numpy(a.numpy().astype(np.int32) @ b.numpy())",
+            "no other product",
+        ),
+        (
+            "2 * saturating_product(a, half) + saturating_product(a, rest)",
+            "sum(a[:, k, None].int() * b[k] for k in range(len(b)))",
+            "no other product",
+        ),
     ],
     "my_safe_terms": [
         ("2 ** (acc_bits - 1) - 1", "2**acc_bits - 1", "ends at 31"),
@@ -89,6 +101,19 @@ RIGHT = [
         "2 * saturating_product(a, half)",
         "(s := saturating_product(a, half)) + s",
     ),
+    ("split_product", "b >> 1, b & 1", "(b.float() / 2).floor().char(), b & 1"),
+    (
+        "split_product",
+        "2 * saturating_product(a, half)",
+        "saturating_product(a, half) * 2",
+    ),
+    ("my_folded_bias", "bias - x_zero * sums", "bias.sub(sums, alpha=x_zero)"),
+    ("my_folded_bias", "w.flatten(1)", "w.reshape(len(w), -1)"),
+    ("my_folded_bias", "bias - x_zero * sums", "bias + sums * -x_zero"),
+    ("my_folded_bias", "bias - x_zero * sums", "(bias.double() - x_zero * sums).int()"),
+    ("my_safe_terms", "largest // product", "math.floor(largest / product)"),
+    ("my_safe_terms", "2**act_bits - 1", "(1 << act_bits) - 1"),
+    ("my_safe_terms", "largest // product", "np.int64(largest // product)"),
     ("my_safe_terms", "largest // product", "torch.tensor(largest // product)"),
 ]
 
