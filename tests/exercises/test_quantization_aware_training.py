@@ -33,7 +33,7 @@ WRONG = {
         ("factor * (b - mean)", "(b - mean)", "as it does the kernel"),
         (" + beta", "", "added at the end"),
         ("(b - mean)", "b", "taken away from the bias"),
-        ("(b - mean)", "b - mean", "before it is multiplied"),
+        ("(b - mean)", "b - mean", "before gamma multiplies it"),
         ("torch.sqrt(var + eps)", "(var + eps)", "the root of var"),
         (" + eps", "", "under the root"),
         ("torch.sqrt(var + eps)", "(torch.sqrt(var) + eps)", "under the root"),
@@ -55,7 +55,7 @@ WRONG = {
         (" + beta", " - beta", "added at the end"),
         ("gamma / torch.sqrt(var + eps)", "1 / torch.sqrt(var + eps)", "gamma multi"),
         ("gamma / torch.sqrt(var + eps)", "gamma", "the root of var"),
-        ("factor * (b - mean) + beta", "factor * (b - mean + beta)", "not to beta"),
+        ("(b - mean) + beta", "(b - mean + beta)", "added at the end"),
     ],
     "my_sign_weights": [
         (".mean(1)", ".amax(1)", "6 would be the largest"),
