@@ -89,9 +89,13 @@ def my_fold(answer):
     one = [[[[2.0]]]], [1.0], [3.0]
     cases = [
         (
+            case([[[[2.0]]]], [1.0], [1.0], [0.0], [0.0], [1.0]),
+            "This batch norm changes nothing: give the kernel and the bias as they "
+            "are, both, the kernel first, in the shapes they have.",
+        ),
+        (
             case(*one, [0.0], [0.0], [1.0]),
-            "gamma multiplies the bias as it does the kernel. Give both, the "
-            "kernel first.",
+            "gamma multiplies the bias as it does the kernel.",
         ),
         (
             case(*one, [5.0], [0.0], [1.0]),
@@ -99,7 +103,7 @@ def my_fold(answer):
         ),
         (
             case(*one, [0.0], [4.0], [1.0]),
-            "The mean is taken away from the bias, before it is multiplied.",
+            "The mean is taken away from the bias, before gamma multiplies it.",
         ),
         (
             case(*one, [0.0], [0.0], [4.0]),
@@ -153,9 +157,18 @@ def my_sign_weights(answer):
 
     cases = [
         (
-            ([[2.0, 4.0]],),
-            "All are as large as the mean of |w|, here 3, not the largest and not the "
-            "root of a mean of squares.",
+            ([[1.0, 1.0]],),
+            "Weights that are all 1 stand for 1: it is their size that counts, not "
+            "their spread (a standard deviation) and not a sum or a norm over them.",
+        ),
+        (
+            ([[3.0, 3.0]],),
+            "Signs alone are not enough: weights that are all 3 stand for 3.",
+        ),
+        (
+            ([[1.0, 2.0, 6.0]],),
+            "All are as large as the mean of |w|, here 3. 6 would be the largest, 2 "
+            "the median, 1 the smallest, 3.697 the root of the mean of squares.",
         ),
         (([[2.0, -4.0]],), "The mean of |w|, not of w, with the signs kept."),
         (([[1.0, 1.0], [3.0, -3.0]],), "Each output has a mean of its own."),
