@@ -92,7 +92,7 @@ ONNX_STEPS = {QuantizedLayer: onnx_layer, QuantizedMaxPool: onnx_max_pool}
 
 
 def onnx_model(nodes, constants, inputs, outputs):
-    """Return the ONNX model; inputs, outputs: {name: shape of an image's uint8 codes}."""
+    """Return the ONNX model; inputs, outputs: {name: shape of an image's codes}."""
     from onnx import TensorProto, helper, numpy_helper
 
     ins, outs = (
