@@ -2,9 +2,10 @@
 
 usage: python tools/colab_stack.py FOLDER [NOTEBOOK ...]    (default: all of notebooks/)
 The environment is made in FOLDER unless it is there already: about 6 GB. It is of
-Python 3.12, Colab's, if the command python3.12 is there (py -3.12 on Windows); else of
-the Python that runs this. Which one is printed. The cells are run and must not raise; their outputs are not compared (nbval's --nbval-lax), because
-float results and messages differ between versions.
+Python 3.12, Colab's, if the command python3.12 answers (py -3.12 on Windows), else of
+the Python that runs this; which one is printed. The cells are run and must not raise;
+their outputs are not compared (nbval's --nbval-lax), because float results and
+messages differ between versions.
 """
 
 import os
@@ -59,7 +60,9 @@ def main(folder, notebooks):
     if not python.exists():
         command, version = base_python()
         if not version.startswith(PYTHON):
-            print(f"No Python {PYTHON} is here: the environment is of Python {version}.")
+            print(
+                f"No Python {PYTHON} is here: the environment is of Python {version}."
+            )
         subprocess.run([*command, "-m", "venv", folder], check=True)
         pip = [python, "-m", "pip", "install", "--quiet"]
         subprocess.run([*pip, *COLAB, *OURS], check=True)
