@@ -3,13 +3,14 @@
 usage: python tools/benchmark.py [--threads 1] [--runs 5] [--rounds 20]
                                  [--batches 1 32 200]
 PyTorch stands in the table with both of its memory layouts, and the faster of them in
-that run is what the ratios are to. In each round every engine runs once untimed and
-once timed, all in turn, so that whatever else the machine does falls on all of them
-alike. With one thread it is the processor's time that counts, where its clock is fine
-enough: a call that another program interrupts would look slower. A run's ratio is that of the medians of its rounds; the table shows the lowest,
-the middle and the highest of all runs. The numbers belong to the processor that is
-printed first. ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 before the command keeps
-PyTorch and this project to AVX2, as on a processor without VNNI; the runtimes not.
+that run is what the ratios are to. In each round every engine runs once untimed
+and once timed, all in turn, so that whatever else the machine does falls on all of
+them alike. With one thread it is the processor's time that counts, where its clock is
+fine enough: a call that another program interrupts would look slower. A run's ratio is
+that of the medians of its rounds; the table shows the lowest, the middle and the
+highest of all runs. The numbers belong to the processor that is printed first.
+ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 before the command keeps PyTorch and
+this project to AVX2, as on a processor without VNNI; the runtimes not.
 """
 
 import argparse
