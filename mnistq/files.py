@@ -16,7 +16,7 @@ def pack_codes(codes, bits):
 
     codes: 0 to 2**bits - 1, any shape; bits: 1 to 8; the first code takes the lowest
     bits of the first byte. uint8, 1-d. Raises ValueError for codes that do not fit.
-    Taught in notebook 09.
+    Used in notebook 09.
     """
     _, qmax = code_range(bits)
     flat = codes.flatten().to(torch.int64).numpy()
@@ -29,7 +29,7 @@ def pack_codes(codes, bits):
 def unpack_codes(packed, bits, count):
     """Return the count codes, uint8, that pack_codes packed.
 
-    Raises ValueError if packed is not as long as they are. Taught in notebook 09.
+    Raises ValueError if packed is not as long as they are. Used in notebook 09.
     """
     code_range(bits)
     if bits > 8 or len(packed) != math.ceil(count * bits / 8):

@@ -19,7 +19,7 @@ def export_onnx(qnet, path):
     [N, channels, height, width], or [N, channels] where height and width are 1; any
     number N of images. Needs onnx.
     Raises ValueError unless requantize is "float", which is what QLinearConv does.
-    Source: ONNX operators, version 13. Taught in notebook 09.
+    Source: ONNX operators, version 13. Used in notebook 09.
     """
     from onnx import checker
     from onnx.helper import make_node
@@ -44,20 +44,20 @@ def onnx_layer(layer, x, shape, y):
     """Return (nodes, {name: constant}) of a layer from tensor x, of shape, to y.
 
     Weights are code + 128 in uint8: products of uint8 and uint8 are exact everywhere,
-    those of uint8 and int8 saturate on x86 without VNNI. Taught in notebook 09.
+    those of uint8 and int8 saturate on x86 without VNNI. Zero points are a vector
+    because the scales are: the operators' specification asks for the same shape.
     """
     from onnx.helper import make_node
 
     name, kernel = layer.name, layer.weight
     if kernel.dim() == 2:
         kernel = kernel.reshape(-1, *shape)  # as large as the whole input
-    zeros = np.full(len(kernel), 128, np.uint8)
     constants = {
         f"{name}.x_scale": np.array(layer.in_scale, np.float32),
         f"{name}.x_zero_point": np.array(layer.in_zero_point, np.uint8),
         f"{name}.w": (kernel.to(torch.int16) + 128).to(torch.uint8).numpy(),
         f"{name}.w_scale": layer.weight_scale.numpy(),
-        f"{name}.w_zero_point": zeros,
+        f"{name}.w_zero_point": np.full(len(kernel), 128, np.uint8),
         f"{name}.y_scale": np.array(layer.out_scale, np.float32),
         f"{name}.y_zero_point": np.array(layer.out_zero_point, np.uint8),
         f"{name}.B": layer.bias.numpy(),
@@ -77,7 +77,7 @@ def onnx_layer(layer, x, shape, y):
 
 
 def onnx_max_pool(step, x, shape, y):
-    """Return (nodes, no constants) of max pooling. Taught in notebook 09."""
+    """Return (nodes, no constants) of max pooling."""
     return [_max_pool(x, step.pool, y)], {}
 
 
@@ -92,10 +92,7 @@ ONNX_STEPS = {QuantizedLayer: onnx_layer, QuantizedMaxPool: onnx_max_pool}
 
 
 def onnx_model(nodes, constants, inputs, outputs):
-    """Return the ONNX model; inputs, outputs: {name: shape of one image's uint8 codes}.
-
-    Taught in notebook 09.
-    """
+    """Return the ONNX model; inputs, outputs: {name: shape of an image's codes}."""
     from onnx import TensorProto, helper, numpy_helper
 
     ins, outs = (

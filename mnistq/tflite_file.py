@@ -18,8 +18,9 @@ def export_tflite(qnet, path):
     Input and outputs have the names of qnet.codes: int8, code - 128, as they lie in the
     file, [N, height, width, channels], or [N, channels] where height and width are 1;
     any number N of images after resize_tensor_input. Needs the package ai-edge-litert.
-    Raises ValueError unless requantize is "fixed", which is what these kernels do.
-    Source: TensorFlow Lite's schema.fbs, version 3. Taught in notebook 09.
+    Raises ValueError unless requantize is "fixed", which is what these kernels do, and
+    for a multiplier that is too large for LiteRT, see check_multipliers.
+    Source: TensorFlow Lite's schema.fbs, version 3. Used in notebook 09.
     """
     from ai_edge_litert import schema_py_generated as schema
 
@@ -28,12 +29,15 @@ def export_tflite(qnet, path):
     model = schema.ModelT(version=3, subgraphs=[graph], operatorCodes=[])
     model.buffers = [schema.BufferT()]  # number 0 is empty: no constant
     wires, grid = {}, (qnet.in_scale, qnet.in_zero_point - 128)
+    highest = 2**qnet.in_bits - 1
     for step, (x, in_shape), (y, out_shape) in file_plan(qnet):
         if not wires:
             wires[x] = tflite_tensor(model, x, _images(in_shape), grid)
             graph.inputs.append(wires[x])
         if isinstance(step, QuantizedLayer):
             grid = (step.out_scale, step.out_zero_point - 128)
+            check_multipliers(step, highest)
+            highest = step.high
         flat = y in qnet.names and out_shape[1:] == (1, 1)
         name = f"{y}.4d" if flat else y
         output = tflite_tensor(model, name, _images(out_shape), grid)
@@ -48,6 +52,36 @@ def export_tflite(qnet, path):
     write_whole(path, tflite_bytes(model))
 
 
+def check_multipliers(layer, highest):
+    """Raise ValueError for a multiplier that LiteRT cannot use; highest: code entering.
+
+    Its default kernels (XNNPACK) refuse to load one of 256 or more. Its reference
+    kernels shift the sums of one of 1 or more to the left, undefined beyond int32.
+    """
+    scales = np.float32(layer.in_scale) * layer.weight_scale.numpy()
+    multiplier = float((scales / np.float32(layer.out_scale)).max())
+    w, left = layer.weight.flatten(1).long(), (-layer.shift.long()).clamp(min=0)
+    zero = layer.in_zero_point
+    most, least = (
+        (w * sign).clamp(min=0).sum(1) * (highest - zero)
+        + (w * -sign).clamp(min=0).sum(1) * zero
+        + layer.bias.long() * sign
+        for sign in (1, -1)
+    )
+    largest = int((most.maximum(least) << left).max())
+    remedy = f"Widen the range of what leaves {layer.name}."
+    if multiplier >= 256:
+        raise ValueError(
+            f"{layer.name} multiplies by {multiplier:.4g}, and LiteRT's default "
+            f"kernels take less than 256. {remedy}"
+        )
+    if largest >= 2**31:
+        raise ValueError(
+            f"{layer.name}'s sums, shifted left by {int(left.max())}, could reach "
+            f"{largest:.3g}, which LiteRT leaves undefined beyond int32. {remedy}"
+        )
+
+
 def _images(shape):
     """Return a tensor's shape in the file: one image, its channels last."""
     channels, height, width = shape
@@ -58,7 +92,7 @@ def tflite_tensor(model, name, shape, grid, data=None):
     """Add a tensor, constant if data (int8, int32) is given; return its number.
 
     grid: (scale, zero_point), or (scales,) of a tensor with one for each channel along
-    axis 0 and zero points 0. Taught in notebook 09.
+    axis 0 and zero points 0.
     """
     from ai_edge_litert import schema_py_generated as schema
 
@@ -82,7 +116,7 @@ def tflite_tensor(model, name, shape, grid, data=None):
 def tflite_operator(model, kind, inputs, output, options):
     """Add an operator of a kind from tensors to a tensor; return its output.
 
-    Each kind has versions; these are the first for such int8. Taught in notebook 09.
+    Each kind has versions; these are the first for such int8.
     """
     from ai_edge_litert import schema_py_generated as schema
 
@@ -104,7 +138,7 @@ def tflite_layer(model, layer, x, shape, y, grid):
 
     A fully connected layer is a convolution whose kernel covers its whole input: the
     reference kernel of FULLY_CONNECTED multiplies in float64 and rounds once.
-    shape: of what enters; grid: of what leaves. Taught in notebook 09.
+    shape: of what enters; grid: of what leaves.
     """
     from ai_edge_litert import schema_py_generated as schema
 
@@ -141,7 +175,7 @@ def tflite_layer(model, layer, x, shape, y, grid):
 
 
 def tflite_max_pool(model, step, x, shape, y, grid):
-    """Add max pooling from tensor number x to y. Taught in notebook 09."""
+    """Add max pooling from tensor number x to y."""
     tflite_operator(model, "MAX_POOL_2D", [x], y, _pool_options(step.pool))
 
 
@@ -158,7 +192,7 @@ TFLITE_STEPS = {QuantizedLayer: tflite_layer, QuantizedMaxPool: tflite_max_pool}
 def tflite_bytes(model):
     """Return the file's content, in which arrays start at multiples of 16 bytes.
 
-    The schema asks for that of the buffers. Taught in notebook 09.
+    The schema asks for that of the buffers.
     """
     import flatbuffers
 

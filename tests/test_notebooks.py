@@ -314,7 +314,7 @@ TAUGHT = {
         "MovingRange",
         "LearnedStep",
     },
-    "09_real_engines": {"pack_codes", "unpack_codes"},
+    "09_real_engines": set(),
     "13_playground": set(),
 }
 

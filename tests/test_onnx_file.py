@@ -63,6 +63,24 @@ def test_the_onnx_file_multiplies_uint8_by_uint8(tmp_path):
     assert all(n.endswith("scale") for n in float_constants)
 
 
+@pytest.mark.parametrize("seed", [1, 2])  # one scale for the tensor, and for each row
+def test_a_scale_and_its_zero_point_have_the_same_shape(seed, tmp_path):
+    """The specification asks for it; OpenCV refuses a scalar beside a vector."""
+    mq.export_onnx(random_network(seed, "float")[0], tmp_path / "net.onnx")
+    graph = onnx.load(tmp_path / "net.onnx").graph
+    constants = {c.name: c for c in graph.initializer}
+    layers = [n.input for n in graph.node if n.op_type == "QLinearConv"]
+    assert len(layers) == 4
+    for inputs in layers:
+        for scale, zero_point in (inputs[1:3], inputs[4:6], inputs[6:8]):
+            shape = list(constants[scale].dims)
+            assert list(constants[zero_point].dims) == shape
+        (outputs,) = constants[inputs[8]].dims
+        assert list(constants[inputs[4]].dims) == [outputs]
+        zero_points = onnx.numpy_helper.to_array(constants[inputs[5]])
+        assert set(zero_points.tolist()) == {128}
+
+
 def test_the_onnx_files_ports_are_named_and_shaped(tmp_path):
     """One file for any number of images; outputs as qnet.codes has them, but fc1."""
     mq.export_onnx(random_network(1, "float")[0], tmp_path / "net.onnx")

@@ -1,12 +1,21 @@
 """Print how fast each engine is, as ratios to PyTorch float32 measured in the same run.
 
-usage: python tools/benchmark.py [--threads 2] [--rounds 30] [--batches 1 32 200]
-In each round every engine runs once untimed and once timed, all in turn, so that
-whatever else the machine does falls on all of them alike. A ratio is taken within a
-round; the table shows the median of all rounds, and the quartiles as its spread.
+usage: python tools/benchmark.py [--threads 1] [--runs 5] [--rounds 20]
+                                 [--batches 1 32 200]
+PyTorch stands in the table with both of its memory layouts, and the faster of them in
+that run is what the ratios are to. In each round every engine runs once untimed
+and once timed, all in turn, so that whatever else the machine does falls on all of
+them alike. With one thread it is the processor's time that counts, where its clock is
+fine enough: a call that another program interrupts would look slower. A run's ratio is
+that of the medians of its rounds; the table shows the lowest, the middle and the
+highest of all runs. The numbers belong to the processor that is printed first.
+ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 before the command keeps PyTorch and
+this project to AVX2, as on a processor without VNNI; the runtimes not.
 """
 
 import argparse
+import copy
+import platform
 import statistics
 import sys
 import tempfile
@@ -18,7 +27,7 @@ import onnxruntime as ort
 import torch
 from ai_edge_litert.interpreter import Interpreter
 from onnx import TensorProto, helper, numpy_helper
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import mnistq_helpers as mq
@@ -59,8 +68,33 @@ def float_onnx(net):
     return model.SerializeToString()
 
 
+def processor():
+    """Return the processor's name and what PyTorch and the kernel say that it has."""
+    name, flags = platform.processor() or platform.machine(), set()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        pairs = dict(line.split(":", 1) for line in reversed(lines) if ":" in line)
+        pairs = {key.strip(): value.strip() for key, value in pairs.items()}
+        name = pairs.get("model name", name)
+        flags = set(pairs.get("flags", "").split())
+    vnni = sorted(flags & {"avx512_vnni", "avx_vnni"})
+    limit = torch.backends.cpu.get_cpu_capability()
+    products = mq.int_mm_is_exact() and mq.int_mm_is_quick()
+    carried = "int8 with torch._int_mm" if products else "floats that carry codes"
+    return (
+        f"{name}; {' and '.join(vnni) or 'no VNNI listed'}; PyTorch uses {limit}, "
+        f"this project {carried}"
+    )
+
+
 def make_engines(net, ranges, images, folder, threads):
-    """Return {name: function without arguments that reads all images once}."""
+    """Return {name: function without arguments that reads all images once}.
+
+    The first two are PyTorch with its two memory layouts, images laid out beforehand.
+    """
+    twin = copy.deepcopy(net).to(memory_format=torch.channels_last)
+    net = copy.deepcopy(net).to(memory_format=torch.contiguous_format)
+    last = images.to(memory_format=torch.channels_last)
     fixed = mq.quantize_net(net, ranges)
     rounded = mq.quantize_net(net, ranges, requantize="float")
     mq.export_onnx(rounded, folder / "int8.onnx")
@@ -85,61 +119,75 @@ def make_engines(net, ranges, images, folder, threads):
     expected = rounded.codes(images)["output"]
     assert np.array_equal(ort_int8.run(["output"], {"conv1": uint8})[0], expected)
     return {
-        "PyTorch float32, eager": lambda: net(images),
+        "PyTorch contiguous": lambda: net(images),
+        "PyTorch channels_last": lambda: twin(last),
+        "ONNX Runtime float32": lambda: ort_float.run(None, {"images": pixels}),
         "this project, fixed": lambda: fixed(images),
         "this project, float": lambda: rounded(images),
-        "ONNX Runtime float32": lambda: ort_float.run(None, {"images": pixels}),
         "ONNX Runtime int8": lambda: ort_int8.run(["output"], {"conv1": uint8}),
         "LiteRT int8": run_litert,
     }
 
 
+def clock():
+    """Return the processor's time of this process, or of the day: see above."""
+    fine = time.get_clock_info("process_time").resolution < 1e-5
+    if fine and torch.get_num_threads() == 1:
+        return time.process_time
+    return time.perf_counter
+
+
 def measure(engines, rounds):
-    """Return {name: [seconds]}, one for each round, the engines taking turns."""
-    times = {name: [] for name in engines}
+    """Return {name: median seconds} of that many rounds, the engines taking turns."""
+    times, now = {name: [] for name in engines}, clock()
     with torch.inference_mode():
-        for _ in tqdm(range(rounds), leave=False):
+        for _ in range(rounds):
             for name, run in engines.items():
                 time.sleep(PAUSE)
                 run()
-                start = time.perf_counter()
+                start = now()
                 run()
-                times[name].append(time.perf_counter() - start)
-    return times
+                times[name].append(now() - start)
+    return {name: statistics.median(seconds) for name, seconds in times.items()}
 
 
-def report(batch, times):
-    """Print the table of one batch size."""
-    base = next(iter(times))
-    print(
-        f"\nbatch {batch}: {base} takes {1e3 * statistics.median(times[base]):.2f} ms"
-    )
-    print(f"{'times as fast as ' + base:<42}  median  quartiles")
-    for name, seconds in times.items():
-        ratios = [b / s for b, s in zip(times[base], seconds, strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
-        print(f"  {name:<40}{middle:7.2f}   {low:.2f} to {high:.2f}")
+def ratios(engines, runs, rounds):
+    """Return {name: (lowest, middle, highest)} of runs: times as fast as PyTorch.
+
+    In each run that is the faster of PyTorch's two layouts.
+    """
+    found = {name: [] for name in engines}
+    for _ in tqdm(range(runs), leave=False):
+        seconds = measure(engines, rounds)
+        base = min(s for name, s in seconds.items() if name.startswith("PyTorch"))
+        for name, s in seconds.items():
+            found[name].append(base / s)
+    return {n: (min(r), statistics.median(r), max(r)) for n, r in found.items()}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 32, 200])
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     net = mq.load_net()
     ranges = mq.calibrate(net, mq.mnist(train=True)[0][:1000])
     images, _ = mq.mnist(train=False)
-    used = mq.int_mm_is_exact() and mq.int_mm_is_quick()
-    carried = "torch._int_mm" if used else "floats, which carry the codes"
-    print(f"{chosen.threads} threads, {chosen.rounds} rounds; products: {carried}")
+    print(processor())
+    print(f"{chosen.threads} threads, {chosen.runs} runs of {chosen.rounds} rounds")
+    print("times as fast as PyTorch's faster layout: lowest, middle, highest run")
     for batch in chosen.batches:
         with tempfile.TemporaryDirectory() as folder:
             engines = make_engines(
                 net, ranges, images[:batch], Path(folder), chosen.threads
             )
-            report(batch, measure(engines, chosen.rounds))
+            table = ratios(engines, chosen.runs, chosen.rounds)
+        print(f"\nbatch {batch}")
+        for name, (low, middle, high) in table.items():
+            print(f"  {name:24}{low:7.2f}{middle:7.2f}{high:7.2f}")
 
 
 if __name__ == "__main__":

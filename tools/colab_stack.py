@@ -1,15 +1,16 @@
 """Run the notebooks with the older packages of Colab's runtime 2026.01.
 
 usage: python tools/colab_stack.py FOLDER [NOTEBOOK ...]    (default: all of notebooks/)
-The environment is made in FOLDER unless it is there already: about 6 GB. The cells are
-run and must not raise; their outputs are not compared (nbval's --nbval-lax), because
-float results and messages differ between versions.
+The environment is made in FOLDER unless it is there already: about 6 GB. It is of
+Python 3.12, Colab's, if the command python3.12 answers (py -3.12 on Windows), else of
+the Python that runs this; which one is printed. The cells are run and must not raise;
+their outputs are not compared (nbval's --nbval-lax), because float results and
+messages differ between versions.
 """
 
 import os
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,20 +25,50 @@ COLAB = (
     "anywidget==0.9.21",
     "tqdm",
     "packaging",
-    "protobuf",  # what notebook 09's --no-deps expects to be there
-    "ml_dtypes",
+    "protobuf==5.29.5",  # too old for onnx: notebook 09 installs a later one
+    "ml_dtypes==0.5.4",
 )
 OURS = ("pytest==9.2.0", "nbval==0.11.0")
-ENGINES = ("onnx", "onnxruntime", "ai-edge-litert", "flatbuffers", "backports.strenum")
+ENGINES = ("onnx", "ai-edge-litert", "flatbuffers", "protobuf", "backports.strenum")
+PYTHON = "3.12"
+
+
+def engines():
+    """Return what notebook 09 installs in Colab, as requirements.txt pins it."""
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    return [line.split()[0] for line in lines if line.startswith(ENGINES)]
+
+
+def base_python():
+    """Return the command of a Python 3.12, or of this one if there is none."""
+    commands = [[f"python{PYTHON}"]]
+    if sys.platform == "win32":
+        commands = [["py", f"-{PYTHON}"]]
+    for command in [*commands, [sys.executable]]:
+        show = [*command, "-c", "import sys; print(sys.version.split()[0])"]
+        try:
+            done = subprocess.run(show, capture_output=True, text=True)
+        except FileNotFoundError:
+            continue
+        if done.returncode == 0:
+            return command, done.stdout.strip()
+    raise SystemExit("no Python answers")
 
 
 def main(folder, notebooks):
     python = folder / ("Scripts" if sys.platform == "win32" else "bin") / "python"
     if not python.exists():
-        venv.create(folder, with_pip=True)
+        command, version = base_python()
+        if not version.startswith(PYTHON):
+            print(
+                f"No Python {PYTHON} is here: the environment is of Python {version}."
+            )
+        subprocess.run([*command, "-m", "venv", folder], check=True)
         pip = [python, "-m", "pip", "install", "--quiet"]
         subprocess.run([*pip, *COLAB, *OURS], check=True)
-        subprocess.run([*pip, "--no-deps", *ENGINES], check=True)  # as notebook 09 does
+        subprocess.run([*pip, "--no-deps", *engines()], check=True)
+    print("run by", flush=True, end=" ")
+    subprocess.run([python, "--version"], check=True)
     options = ["-c", os.devnull, "--rootdir=.", "--nbval-lax", "--nbval-current-env"]
     options += ["--nbval-cell-timeout=3600", "-p", "no:cacheprovider"]
     command = [python, "-m", "pytest", *options, *notebooks]

@@ -23,6 +23,10 @@ WRONG = {
             "after the multiplication",
         ),
         (".clamp(0, 255)", ".clamp(1, 255)", "0 is a code, too"),
+        (".clamp(0, 255)", ".clamp(0, 254)", "255 is a code, too"),
+        (".to(torch.uint8)", ".long()", "give codes, uint8"),
+        (".to(torch.uint8)", ".int()", "give codes, uint8"),
+        ("acc.float() * m", "acc.float() / m", "give codes, uint8"),
     ],
     "my_packed_bytes": [
         (" / 8", "", "not bits"),
@@ -35,6 +39,12 @@ WRONG = {
             "each",
         ),
         ("count * bits / 8)", "count / 8) * bits", "then round up, once"),
+        ("count * bits / 8)", "count * bits / 8) + 1", "not bits"),
+        (
+            "math.ceil(count * bits / 8)",
+            "math.ceil(count / (8 / bits) / 4) * 4",
+            "not bits",
+        ),
     ],
     "my_first_difference": [
         ("a[name] != b[name]", "a[name] > b[name]", "upwards or downwards"),
@@ -51,17 +61,62 @@ WRONG = {
         (
             "(a[name] != b[name]).sum()",
             "len(set(a[name].tolist()) - set(b[name].tolist()))",
-            "not how far apart",
+            "each with the one in its place",
         ),
         (
             "(a[name] != b[name]).sum()",
             "(a[name] != b[name]).sum() * (a[name].sum() != b[name].sum())",
-            "compare code by code",
+            "each with the one in its place",
+        ),
+        (
+            "        if count:",
+            "        if count and a[name].sum() != b[name].sum():",
+            "each with the one in its place",
+        ),
+        (
+            "a[name] != b[name]",
+            "a[name].flatten().sort()[0] != b[name].flatten().sort()[0]",
+            "each with the one in its place",
+        ),
+        (
+            "    for name in a:",
+            "    for name in [n for n in a if a[n].float().mean() != "
+            "b[n].float().mean()] or a:",
+            "from the start",
         ),
     ],
 }
 
 RIGHT = [
+    ("my_requantize", "torch.round(acc.float() * m)", "acc.float().mul(m).round()"),
+    (
+        "my_requantize",
+        "q.clamp(0, 255).to(torch.uint8)",
+        "torch.tensor(np.clip(q.numpy(), 0, 255).astype(np.uint8))",
+    ),
+    (
+        "my_requantize",
+        "q.clamp(0, 255)",
+        "torch.minimum(torch.maximum(q, q * 0), q * 0 + 255)",
+    ),
+    ("my_requantize", "acc.float() * m", "acc.to(torch.float32) * np.float32(m)"),
+    ("my_packed_bytes", "math.ceil(count * bits / 8)", "(count * bits + 7) // 8"),
+    (
+        "my_packed_bytes",
+        "sum(math.ceil(count * bits / 8) for count in counts)",
+        "int(np.ceil(np.array(counts) * bits / 8).sum())",
+    ),
+    ("my_packed_bytes", "count * bits / 8", "count / 8 * bits"),
+    (
+        "my_first_difference",
+        "(a[name] != b[name]).sum()",
+        "(a[name] != b[name]).count_nonzero()",
+    ),
+    (
+        "my_first_difference",
+        "(a[name] != b[name]).sum()",
+        "np.sum(a[name].numpy() != b[name].numpy())",
+    ),
     (
         "my_packed_bytes",
         "math.ceil(count * bits / 8)",
