@@ -301,9 +301,9 @@ TAUGHT = {
         "int_matmul",
     },
     "07_below_8_bits": {
-        "mse_weight_scale",
-        "inverse_factor",
-        "gptq",
+        "best_scale",
+        "gptq_codes",
+        "fit_layer",
         "layer_rows",
         "refit_scale",
         "quantize_best",
