@@ -74,6 +74,8 @@ WRONG = {
         ("q.tensor[:", "mq.dequantize_tensor(q)[:", "not weights"),
         ("order.argsort()]", "order.argsort()].float()", "not floats"),
         ("bits)\n", "bits, damping=0.0)\n", "damping as it is"),
+        ("bits)\n", "bits, damping=0.001)\n", "damping as it is"),
+        ("bits)\n", "bits, damping=0.1)\n", "damping as it is"),
         ("h.diagonal()", "h.abs().sum(1)", "The diagonal decides"),
         ("h.diagonal()", "h.abs().amax(1)", "not how large its rows are"),
         ("h.diagonal()", "h.sum(1)", "The diagonal decides"),
