@@ -150,6 +150,14 @@ def my_act_order(answer):
             "The column with the largest h[i, i] is rounded first.",
         ),
         (
+            case(
+                [[-0.4, 0.5, 0.1]],
+                [[20.0, 10.0, 4.0], [10.0, 11.0, 4.0], [4.0, 4.0, 3.0]],
+                3,
+            ),
+            "Leave gptq's damping as it is, 0.01.",
+        ),
+        (
             case([[-0.9, -0.3]], [[2.0, 6.0], [6.0, 27.0]], 2),
             "Sort the columns of w, and both the rows and the columns of h.",
         ),
@@ -201,14 +209,6 @@ def my_act_order(answer):
             case(
                 [[0.9, -0.2, 0.2]],
                 [[6.0, 3.0, 6.0], [3.0, 15.0, -7.0], [6.0, -7.0, 18.0]],
-                3,
-            ),
-            "Leave gptq's damping as it is, 0.01.",
-        ),
-        (
-            case(
-                [[-0.7, 0.3, 0.8]],
-                [[23.0, 13.0, 6.0], [13.0, 15.0, 12.0], [6.0, 12.0, 20.0]],
                 3,
             ),
             "Leave gptq's damping as it is, 0.01.",
