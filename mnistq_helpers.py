@@ -86,7 +86,10 @@ from mnistq.published import (
 
 # 07 Below 8 bits
 from mnistq.low_bits import (
+    best_scale,
+    fit_layer,
     gptq,
+    gptq_codes,
     inverse_factor,
     layer_rows,
     mse_weight_scale,

@@ -22,28 +22,50 @@ from mnistq.quantizers import (
 )
 
 
-def mse_weight_scale(w, bits, steps=80):
-    """Return each output channel's scale with the least sum (scale * q - w)**2.
+def best_scale(rows, top, low, high, steps=80):
+    """Return each row's scale with the least sum (scale * q - w)**2, q in low..high.
 
-    Tries top * i / steps for i = 1 to steps, top being quantize_weight's scale; at 1
-    bit mean|w| is the answer. w: float [out, ...]; scale: float32 [out].
-    Raises ValueError for an empty w, one with NaN or infinity, or bits not 1 to 8.
+    Tries top * i / steps for i = 1 to steps. rows: float [out, n]; top, scale: [out].
     Source: Sung et al. 2015 (arXiv 1511.06488), section 3. Taught in notebook 07.
     """
-    check_tensor(w, axis=0)
-    bits_by_name(bits, ("w",))
-    best = quantize_weight(w, bits).scale
-    if bits == 1:
-        return best
-    low, high = code_range(bits, signed=True)
-    rows, top = w.flatten(1), best
-    least = torch.full_like(top, math.inf)
+    best, least = top, torch.full_like(top, math.inf)
     for i in range(1, steps + 1):
         s = (top * i / steps).unsqueeze(1)
         error = (s * (rows / s).round().clamp(low, high) - rows).square().sum(1)
         best = torch.where(error < least, s.squeeze(1), best)
         least = torch.minimum(error, least)
     return best
+
+
+def mse_weight_scale(w, bits, steps=80):
+    """Return each output channel's scale with the least sum (scale * q - w)**2.
+
+    best_scale from quantize_weight's scale downwards; at 1 bit mean|w| is the answer.
+    w: float [out, ...]; scale: float32 [out].
+    Raises ValueError for an empty w, one with NaN or infinity, or bits not 1 to 8.
+    Taught in notebook 07.
+    """
+    check_tensor(w, axis=0)
+    bits_by_name(bits, ("w",))
+    top = quantize_weight(w, bits).scale
+    if bits == 1:
+        return top
+    return best_scale(w.flatten(1), top, *code_range(bits, signed=True), steps)
+
+
+def gptq_codes(rows, u, scale, nearest):
+    """Return rows' codes, column after column; later ones make up for earlier ones.
+
+    rows: float [out, n]; u: of inverse_factor, [n, n]; nearest: rounds rows / scale.
+    Source: Frantar et al. 2022 (arXiv 2210.17323), section 3. Taught in notebook 07.
+    """
+    codes = rows.clone()
+    for i, column in enumerate(codes.T):  # a view: codes change with it
+        q = nearest(column / scale)
+        error = (column - scale * q) / u[i, i]
+        codes[:, i + 1 :] -= error.outer(u[i, i + 1 :])
+        codes[:, i] = q
+    return codes
 
 
 def gptq(w, h, bits, scale=None, damping=0.01):
@@ -59,20 +81,19 @@ def gptq(w, h, bits, scale=None, damping=0.01):
     Source: Frantar et al. 2022 (arXiv 2210.17323), section 3. Taught in notebook 07.
     """
     scale = mse_weight_scale(w, bits) if scale is None else scale
-    codes = w.flatten(1).double()  # (out, n), rounded from the left to the right
-    u = inverse_factor(h, codes.shape[1], damping)
-    s = along_axis(scale, codes, 0).double().flatten()
+    rows = w.flatten(1).double()
+    u = inverse_factor(h, rows.shape[1], damping)
+    s = along_axis(scale, rows, 0).double().flatten()
     check_grid(s, torch.zeros(1), 0, 0)
     low, high = code_range(bits, signed=True)
-    for i, column in enumerate(codes.T):  # a view: codes change with it
-        q = (column / s).round().clamp(low, high)
+
+    def nearest(x):
         if bits == 1:
-            q = torch.where(column < 0, -1.0, 1.0).double()
-        error = (column - s * q) / u[i, i]
-        codes[:, i + 1 :] -= error.outer(u[i, i + 1 :])
-        codes[:, i] = q
-    zero_point = torch.zeros(len(codes), dtype=torch.int32)
-    return QTensor(codes.to(torch.int8).reshape(w.shape), scale, zero_point, 0)
+            return torch.where(x < 0, -1.0, 1.0).double()
+        return x.round().clamp(low, high)
+
+    codes = gptq_codes(rows, u, s, nearest).to(torch.int8).reshape(w.shape)
+    return QTensor(codes, scale, torch.zeros(len(codes), dtype=torch.int32), 0)
 
 
 def inverse_factor(h, n, damping):
@@ -118,14 +139,35 @@ def refit_scale(w, q, h):
     return q._replace(scale=torch.where(scale > 0, scale, q.scale))
 
 
-def quantize_best(net, images, weight_bits, act_bits, requantize="fixed"):
+def fit_layer(layer, x, x_hat, bits, round_codes=gptq, slope=True, mean=True):
+    """Return (QTensor, bias): the layer fitted to inputs x_hat instead of x.
+
+    h being the covariance of x_hat: codes by round_codes(w, h, bits); slope: scale =
+    (w h q) / (q h q), the best for these codes; mean: bias b + w mean(x) - w_hat
+    mean(x_hat). layer: a Conv2d or Linear, only read; x, x_hat: what layer_rows makes
+    of its inputs in the float and in the integer network, [positions, n].
+    Raises ValueError as gptq does. Taught in notebook 07.
+    """
+    w, centre = layer.weight.detach(), x_hat.mean(0)
+    h = (x_hat - centre).T @ (x_hat - centre)
+    q = round_codes(w, h, bits)
+    q = refit_scale(w, q, h) if slope else q
+    bias = torch.zeros(len(w)) if layer.bias is None else layer.bias.detach()
+    if mean:
+        wanted = w.flatten(1) @ x.mean(0)
+        bias = bias + wanted - dequantize_tensor(q).flatten(1) @ centre
+    return q, bias
+
+
+def quantize_best(
+    net, images, weight_bits, act_bits, requantize="fixed", fit=fit_layer
+):
     """Return the QuantizedNet of the best recipe that needs no training.
 
-    Ranges: least squared error. Then layer by layer, x being the float network's input
-    and x_hat what the integer network so far computes, h the covariance of x_hat:
-    codes by gptq; scale = (w h q) / (q h q), the best for these codes; bias
-    b + w mean(x) - w_hat mean(x_hat). net is only read. images: training images,
-    [N, 1, 28, 28], 1,000 or more; bits and requantize: see quantize_net.
+    Ranges: least squared error. Then layer by layer: fit(layer, x, x_hat, bits), x
+    being the float network's input and x_hat what the integer network so far computes.
+    net is only read. images: training images, [N, 1, 28, 28], 1,000 or more; bits and
+    requantize: see quantize_net.
     Raises ValueError for what quantize_net and calibrate refuse.
     Taught in notebook 07.
     """
@@ -134,20 +176,13 @@ def quantize_best(net, images, weight_bits, act_bits, requantize="fixed"):
     layers, (*_, last) = read_layers(work), ranges
     w_bits = bits_by_name(weight_bits, layers)
     a_bits = bits_by_name(act_bits, ranges, last)
-    args = (work, ranges, w_bits, a_bits, True, requantize, weights)
     with torch.no_grad():
         exact = activations(net, images)
-        for name, layer in layers.items():
-            if layer.bias is None:
-                layer.bias = nn.Parameter(torch.zeros(len(layer.weight)))
-            grid = calc_scale_zero_point(*ranges[name], a_bits[name])
-            codes = quantize_net(*args).codes(images)[name]
-            x_hat = layer_rows(layer, dequantize_tensor(QTensor(codes, *grid)))
-            mean = x_hat.mean(0)
-            h = (x_hat - mean).T @ (x_hat - mean)
-            q = gptq(layer.weight, h, w_bits[name])
-            weights[name] = refit_scale(layer.weight, q, h)
-            w_hat = dequantize_tensor(weights[name]).flatten(1)
-            wanted = layer.weight.flatten(1) @ layer_rows(layer, exact[name]).mean(0)
-            layer.bias += wanted - w_hat @ mean
-    return quantize_net(*args)
+    for name, layer in layers.items():
+        qnet = quantize_net(work, ranges, w_bits, a_bits, True, requantize, weights)
+        grid = calc_scale_zero_point(*ranges[name], a_bits[name])
+        x_hat = dequantize_tensor(QTensor(qnet.codes(images)[name], *grid))
+        rows = [layer_rows(layer, x) for x in (exact[name], x_hat)]
+        weights[name], bias = fit(layer, *rows, w_bits[name])
+        layer.bias = nn.Parameter(bias)
+    return quantize_net(work, ranges, w_bits, a_bits, True, requantize, weights)

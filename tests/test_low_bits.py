@@ -165,6 +165,67 @@ def test_the_refitted_scale_is_the_best_for_its_codes():
     assert torch.equal(mq.refit_scale(w, dead, h).scale, q.scale)
 
 
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_a_fitted_layer_has_the_mean_and_the_slope_of_the_float_one(with_bias):
+    w, x = problem(6)
+    layer = nn.Linear(40, 12, bias=with_bias)
+    layer.weight.data = w
+    x_hat = (x * 2).round() / 2 + 0.1  # as earlier layers' errors would make it
+    q, bias = mq.fit_layer(layer, x, x_hat, 2)
+    y = layer(x).detach()
+    y_hat = x_hat @ mq.dequantize_tensor(q).T + bias
+    torch.testing.assert_close(y_hat.mean(0), y.mean(0), atol=1e-3, rtol=1e-3)
+    wanted, found = x_hat @ w.T, y_hat - y_hat.mean(0)
+    slope = ((wanted - wanted.mean(0)) * found).sum(0) / found.square().sum(0)
+    torch.testing.assert_close(slope, torch.ones(12), atol=1e-3, rtol=1e-3)
+    h = (x_hat - x_hat.mean(0)).T @ (x_hat - x_hat.mean(0))
+    assert torch.equal(q.tensor, mq.gptq(w, h, 2).tensor)
+
+
+def test_a_layer_is_fitted_without_what_is_left_out():
+    w, x = problem(7)
+    layer = nn.Linear(40, 12)
+    layer.weight.data = w
+    start = mq.quantize_weight(w, 2)
+    asked = []
+
+    def given(*args):
+        asked.append(args)
+        return start
+
+    q, bias = mq.fit_layer(layer, x, x, 2, given, slope=False, mean=False)
+    assert q is start and torch.equal(bias, layer.bias)
+    ((found, h, bits),) = asked
+    assert torch.equal(found, w) and bits == 2
+    torch.testing.assert_close(h, torch.cov(x.T) * (len(x) - 1))
+    q, bias = mq.fit_layer(layer, x, x, 2, given, slope=False)
+    assert q is start and not torch.equal(bias, layer.bias)
+    q, bias = mq.fit_layer(layer, x, x, 2, given, mean=False)
+    assert torch.equal(q.tensor, start.tensor) and torch.equal(bias, layer.bias)
+    assert torch.equal(q.scale, mq.refit_scale(w, start, h).scale)
+
+
+def test_the_recipe_fits_each_layer_to_the_codes_before_it(net, calibration_images):
+    few, seen = calibration_images[:40], []
+
+    def fit(layer, x, x_hat, bits):
+        seen.append((layer, x, x_hat, bits))
+        return mq.quantize_weight(layer.weight.detach(), bits), layer.bias.detach()
+
+    acts = {"conv1": 8, "conv2": 3, "fc1": 3, "fc2": 3}
+    found = mq.quantize_best(net, few, 3, acts, fit=fit)
+    plain = mq.quantize_net(net, mq.calibrate(net, few, "mse", acts), 3, acts)
+    assert torch.equal(found(few), plain(few))
+    exact, codes = mq.activations(net, few), plain.codes(few)
+    assert len(seen) == 4
+    for (layer, x, x_hat, bits), name in zip(seen, plain.layers, strict=True):
+        step = plain.layers[name]
+        grid = step.in_scale, step.in_zero_point
+        entered = mq.dequantize_tensor(mq.QTensor(codes[name], *grid))
+        assert torch.equal(x_hat, mq.layer_rows(layer, entered))
+        assert torch.equal(x, mq.layer_rows(layer, exact[name])) and bits == 3
+
+
 def test_the_recipe_beats_plain_rounding_and_leaves_the_net(
     net, calibration_images, test_set
 ):

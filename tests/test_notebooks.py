@@ -300,14 +300,7 @@ TAUGHT = {
         "multiply_by_quantized_multiplier",
         "int_matmul",
     },
-    "07_below_8_bits": {
-        "mse_weight_scale",
-        "inverse_factor",
-        "gptq",
-        "layer_rows",
-        "refit_scale",
-        "quantize_best",
-    },
+    "07_below_8_bits": {"best_scale", "gptq_codes", "fit_layer", "refit_scale"},
     "08_quantization_aware_training": {
         "StraightThrough",
         "FakeQuantize",

@@ -12,7 +12,7 @@ from mnistq.exercises.calibration import (
 from mnistq.exercises.quantized_forward import my_bias, my_layer, mixed
 from mnistq.exercises.published_code import my_grid, my_suspect
 from mnistq.exercises.integer_only import my_folded_bias, split_product, my_safe_terms
-from mnistq.exercises.below_8_bits import my_unpack, my_best_scale, my_act_order
+from mnistq.exercises.below_8_bits import my_ternary_scale, my_best_scale, my_act_order
 from mnistq.exercises.quantization_aware_training import (
     my_straight_through,
     my_fold,

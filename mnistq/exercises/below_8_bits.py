@@ -1,55 +1,67 @@
 """Notebook 07: fewer than 8 bits."""
 
+import math
 from fractions import Fraction
 
 import torch
 
 from mnistq.exercises.judge import judge
-from mnistq.files import pack_codes, unpack_codes
 from mnistq.low_bits import mse_weight_scale
 from mnistq.quantizers import code_range
 
 
-def my_unpack(answer):
-    """Exercise 07.1: the codes that lie packed in bytes."""
+def my_ternary_scale(answer):
+    """Exercise 07.1: each row's best scale for the codes -1, 0 and 1, exactly."""
 
-    def reference(packed, bits, count):
-        return unpack_codes(packed, bits, count).tolist()
-
-    def case(codes, bits):
-        return pack_codes(torch.tensor(codes), bits), bits, len(codes)
+    def reference(w):
+        scales = []
+        for row in w.tolist():
+            sizes = sorted(map(abs, row))
+            tries = []
+            for k in range(len(sizes)):  # the k smallest get the code 0
+                s = math.fsum(sizes[k:]) / len(sizes[k:])
+                error = sum((x - s) ** 2 for x in sizes[k:])
+                tries.append((error + sum(x * x for x in sizes[:k]), s))
+            scales.append(min(tries)[1])
+        return torch.tensor(scales)
 
     cases = [
         (
-            case([0, 3, 3, 0], 2),
-            "A code is bits wide: mask away the others that share its byte.",
+            [[2.0], [3.0]],
+            "Give a vector with one scale for each row. A single weight is its own "
+            "scale (argmax counts from 0).",
         ),
-        (case([1, 0, 3, 2], 2), "The first code lies in the lowest bits."),
+        ([[-2.0]], "Take magnitudes: a negative weight has the code -1."),
         (
-            case([1, 2, 2, 1, 2, 1, 1, 2], 2),
-            "The first byte holds the first codes.",
-        ),
-        (
-            case([3, 0, 2], 2),
-            "A last byte may end in padding: only count codes are codes.",
+            [[3.0, 3.0]],
+            "For k codes the best scale is the mean of their k magnitudes, not the "
+            "sum, and what they explain is the sum squared, by k.",
         ),
         (
-            case([1, 2, 5], 3),
-            "A code may begin in one byte and end in the next.",
+            [[4.0, 0.5]],
+            "A weight that is better rounded to 0 has no say in the scale.",
         ),
-        (case([1, 0, 1, 1, 0, 0, 1, 0, 1], 1), "All of it together."),
-        (case([31, 0, 17, 5, 9, 30, 2], 5), "All of it together."),
-        (case([200, 7], 8), "All of it together."),
         (
-            case([1, 2, 3, 4, 5, 6, 7, 8, 9], 8),
-            "Nine bytes do not fit into an int64.",
+            [[4.0, 3.0]],
+            "The largest weight alone is not the best: try every k.",
         ),
+        ([[0.5, 4.0]], "Sort: the codes 1 and -1 go to the k largest, wherever."),
+        ([[3.0, 2.0]], "The exact mean is asked for, not the nearest of some tries."),
+        (
+            [[4.0, 3.0], [4.0, 0.5]],
+            "How many weights of a row get a code is that row's own matter.",
+        ),
+        (
+            [[8.0, 6.0, 10.0, 4.0]],
+            "No fixed threshold: compare the errors of all k.",
+        ),
+        ([[0.3, -0.2, 0.05, -0.31], [1.5, 0.0, -1.0, 0.9]], "All of it together."),
     ]
     praise = (
-        "The bytes are one long binary number, and where a byte ends means "
-        "nothing to a code. So 3 bits pack as tightly as 4."
+        "The scale and the threshold belong together: what is at least half the "
+        "scale gets a code, and no other pair is consistent and better."
     )
-    judge(answer, reference, cases, praise)
+    judge(answer, reference, [((torch.tensor(w),), why) for w, why in cases], praise)
 
 
 def my_best_scale(answer):
@@ -100,7 +112,7 @@ def my_best_scale(answer):
     ]
     praise = (
         "Once the codes are fixed the scale is no search but a fraction. With "
-        "the inputs' covariance between w and q it is equation 7.4."
+        "the inputs' covariance between w and q it is equation 7.5."
     )
     judge(answer, reference, cases, praise)
 
@@ -130,8 +142,20 @@ def my_act_order(answer):
 
     cases = [
         (
+            case([[0.9, -0.3]], [[2.0, 0.0], [0.0, 1.0]], 3),
+            "Give the codes, as whole numbers: not weights, and not floats.",
+        ),
+        (
             case([[-0.4, 0.8]], [[27.0, 18.0], [18.0, 18.0]], 2),
-            "The column with the largest h[i, i] is rounded first. Give codes.",
+            "The column with the largest h[i, i] is rounded first.",
+        ),
+        (
+            case(
+                [[-0.4, 0.5, 0.1]],
+                [[20.0, 10.0, 4.0], [10.0, 11.0, 4.0], [4.0, 4.0, 3.0]],
+                3,
+            ),
+            "Leave gptq's damping as it is, 0.01.",
         ),
         (
             case([[-0.9, -0.3]], [[2.0, 6.0], [6.0, 27.0]], 2),
@@ -164,6 +188,30 @@ def my_act_order(answer):
                 3,
             ),
             "The diagonal of h decides, not how large its rows are.",
+        ),
+        (
+            case(
+                [[-0.7, -0.7, 0.8]],
+                [[10.0, 5.0, 13.0], [5.0, 11.0, 6.0], [13.0, 6.0, 23.0]],
+                3,
+            ),
+            "The diagonal of h decides, not how large its rows are.",
+        ),
+        (
+            case(
+                [[-0.3, 0.7, -0.2]],
+                [[15.0, -1.0, -4.0], [-1.0, 3.0, 2.0], [-4.0, 2.0, 4.0]],
+                3,
+            ),
+            "Leave gptq's damping as it is, 0.01.",
+        ),
+        (
+            case(
+                [[0.9, -0.2, 0.2]],
+                [[6.0, 3.0, 6.0], [3.0, 15.0, -7.0], [6.0, -7.0, 18.0]],
+                3,
+            ),
+            "Leave gptq's damping as it is, 0.01.",
         ),
         (
             case(

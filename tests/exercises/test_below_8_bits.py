@@ -3,22 +3,46 @@ from mnistq.exercises import below_8_bits
 from .suite import Suite
 
 WRONG = {
-    "my_unpack": [
-        (" & mask", "", "mask away the others"),
-        ("2**bits - 1", "2**bits", "mask away the others"),
-        ("bits * i", "8 * len(packed) - bits * (i + 1)", "in the lowest bits"),
-        ('"little"', '"big"', "first byte holds the first codes"),
-        ("range(count)", "range(8 * len(packed) // bits)", "only count codes"),
+    "my_ternary_scale": [
+        ("w.abs()", "w", "Take magnitudes"),
+        (" / (best + 1)", "", "not the sum"),
+        ("/ (best + 1)", "/ best", "argmax counts from 0"),
+        ("total**2 / k", "total / k", "try every k"),
+        ("total**2 / k", "total", "rounded to 0"),
+        ("total**2 / k", "total**2", "rounded to 0"),
+        ("total**2 / k", "total**2 / k**2", "try every k"),
+        (".sort(dim=1, descending=True).values", "", "k largest, wherever"),
+        ("descending=True", "descending=False", "rounded to 0"),
         (
-            "number >> (bits * i)",
-            "int(packed[i // (8 // bits)]) >> i % (8 // bits) * bits",
-            "end in the next",
+            "return total[torch.arange(len(w)), best] / (best + 1)",
+            "return total[torch.arange(len(w)), best].sum() / (best + 1).sum()",
+            "one scale for each row",
         ),
-        ("packed.tolist()", "packed.flip(0).tolist()", "first byte"),
         (
-            "number >> (bits * i)",
-            "int(packed[bits * i // 8]) >> (bits * i % 8)",
-            "end in the next",
+            "return total[torch.arange(len(w)), best] / (best + 1)",
+            "return total[torch.arange(len(w)), best[0]] / (best[0] + 1)",
+            "that row's own matter",
+        ),
+        (
+            "return total[torch.arange(len(w)), best] / (best + 1)",
+            "return mq.best_scale(w, w.abs().amax(1), -1, 1)",
+            "exact mean",
+        ),
+        (
+            "return total[torch.arange(len(w)), best] / (best + 1)",
+            "m = w.abs(); c = m > 0.7 * m.mean(1, keepdim=True); "
+            "return (m * c).sum(1) / c.sum(1)",
+            "No fixed threshold",
+        ),
+        (
+            "return total[torch.arange(len(w)), best] / (best + 1)",
+            "return w.abs().amax(1)",
+            "largest weight alone",
+        ),
+        (
+            "return total[torch.arange(len(w)), best] / (best + 1)",
+            "return w.abs().mean(1)",
+            "has no say",
         ),
     ],
     "my_best_scale": [
@@ -47,7 +71,13 @@ WRONG = {
         ("h[order][:, order]", "h[:, order]", "rows and the columns of h"),
         ("q.tensor[:, order.argsort()]", "q.tensor", "columns' places"),
         ("order.argsort()", "order", "inverse of the order"),
-        ("q.tensor[:", "mq.dequantize_tensor(q)[:", "Give codes"),
+        ("q.tensor[:", "mq.dequantize_tensor(q)[:", "not weights"),
+        ("order.argsort()]", "order.argsort()].float()", "not floats"),
+        ("bits)\n", "bits, damping=0.0)\n", "damping as it is"),
+        ("bits)\n", "bits, damping=0.001)\n", "damping as it is"),
+        ("bits)\n", "bits, damping=0.1)\n", "damping as it is"),
+        ("h.diagonal()", "h.abs().sum(1)", "The diagonal decides"),
+        ("h.diagonal()", "h.abs().amax(1)", "not how large its rows are"),
         ("h.diagonal()", "h.sum(1)", "The diagonal decides"),
         (
             "h.diagonal().argsort(descending=True)",
@@ -58,14 +88,41 @@ WRONG = {
     ],
 }
 
+TOTAL = "w.abs().sort(dim=1, descending=True).values.cumsum(1)"
+DIVIDED = "(w * q).sum(1) / (q * q).sum(1)"
+LAST = "return total[torch.arange(len(w)), best] / (best + 1)"
+
 RIGHT = [
+    ("my_ternary_scale", "w.abs()", "w.double().abs()"),
+    ("my_ternary_scale", TOTAL, "w.abs().topk(w.shape[1]).values.cumsum(1)"),
+    ("my_ternary_scale", "total**2 / k", "total / k**0.5"),
+    ("my_ternary_scale", LAST, "return (total / k).gather(1, best[:, None])[:, 0]"),
     (
-        "my_unpack",
-        "number >> (bits * i) & mask",
-        "np.int64(number >> (bits * i) & mask)",
+        "my_ternary_scale",
+        LAST,
+        "return torch.stack([(t / k)[b] for t, b in zip(total, best)])",
     ),
     ("my_best_scale", "q.float()", "q.to(torch.float32)"),
+    ("my_best_scale", DIVIDED, "torch.stack([a @ b / (b @ b) for a, b in zip(w, q)])"),
+    ("my_best_scale", DIVIDED, "torch.linalg.vecdot(w, q) / q.square().sum(1)"),
+    (
+        "my_best_scale",
+        DIVIDED,
+        "torch.linalg.lstsq(q[..., None], w[..., None]).solution.flatten()",
+    ),
+    ("my_best_scale", "q.float()", "q.to(torch.int32)"),
     ("my_act_order", "order.argsort()]", "torch.argsort(order)]"),
+    (
+        "my_act_order",
+        "return q.tensor[:, order.argsort()]",
+        "codes = torch.zeros_like(q.tensor); codes[:, order] = q.tensor; return codes",
+    ),
+    (
+        "my_act_order",
+        "h.diagonal().argsort(descending=True)",
+        "torch.tensor(sorted(range(len(h)), key=lambda i: -h[i, i]))",
+    ),
+    ("my_act_order", "h[order][:, order]", "h[order[:, None], order]"),
 ]
 
 
