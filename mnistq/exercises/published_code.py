@@ -20,10 +20,11 @@ def my_grid(answer):
 
     cases = [
         (
-            (-1.0, 2.0, 2),
-            "2**bits codes have 2**bits - 1 steps between them; the zero point is "
-            "the code of 0.",
+            (-2.0, 4.0, 2),
+            "Give (scale, zero point), in this order: 2**bits codes have 2**bits - 1 "
+            "steps between them, and the zero point is the code of 0.",
         ),
+        ((-1.25, 1.75, 2), "1.25 is nearer to 1 than to 2: rounded, not rounded up."),
         (
             (-1.75, 1.25, 2),
             "*cut*: 1.75 is nearer to 2 than to 1, and int() cuts it.",
@@ -57,23 +58,23 @@ class Suspect:
     """A quantizer with some of the bugs that ALONE names, given as a set."""
 
     def __init__(self, bugs):
-        self.bugs = bugs
+        self._bugs = bugs
 
     def __repr__(self):
-        return f"a quantizer with the bugs {', '.join(sorted(self.bugs)) or 'none'}"
+        return f"a quantizer with the bugs {', '.join(sorted(self._bugs)) or 'none'}"
 
     def __call__(self, x, low, high, bits):
         """Return the codes of x as floats; raise ZeroDivisionError with constant."""
         qmax = 2**bits - 1
-        if "gap" not in self.bugs:
+        if "gap" not in self._bugs:
             low, high = min(low, 0.0), max(high, 0.0)
         scale = (high - low) / qmax
-        if "constant" not in self.bugs:
+        if "constant" not in self._bugs:
             scale = scale or 1.0
         zero_point = min(max(-low / scale, 0.0), qmax)
-        zero_point = int(zero_point) if "cut" in self.bugs else round(zero_point)
+        zero_point = int(zero_point) if "cut" in self._bugs else round(zero_point)
         q = torch.as_tensor(x, dtype=torch.float32) / scale + zero_point
-        return q if "raw" in self.bugs else torch.round(q).clamp(0, qmax)
+        return q if "raw" in self._bugs else torch.round(q).clamp(0, qmax)
 
 
 ALONE = {
@@ -131,4 +132,4 @@ def my_suspect(answer):
         "All 16 mixtures are told apart by their codes, and the accuracy of a network "
         "would have told you nothing."
     )
-    judge(as_set if callable(answer) else answer, lambda s: s.bugs, cases(), praise)
+    judge(as_set if callable(answer) else answer, lambda s: s._bugs, cases(), praise)

@@ -29,8 +29,7 @@ def my_bias(answer):
     cases = [
         (
             case([1.0], [0.5]),
-            "A unit of the accumulator is worth in_scale * w_scale: divide by "
-            "both, and give integers.",
+            "A unit of the accumulator is worth in_scale * w_scale: divide by both.",
         ),
         (
             case([-1.0], [0.5]),
@@ -91,8 +90,7 @@ def my_layer(answer):
     cases = [
         (
             case([[3]], 0, [[2]], [1], 1.0, 0),
-            "acc is the sum of w * x, plus the bias; what leaves are codes, "
-            "whole numbers.",
+            "acc is the sum of w * x, plus the bias.",
         ),
         (
             case([[3]], 0, [[2]], [2], 0.5, 0),
@@ -117,7 +115,7 @@ def my_layer(answer):
         (case([[5]], 0, [[1]], [0], 0.5, 0), "Ties go to the even code."),
         (
             case([[3]], 0, [[2]], [0], 0.5, 10),
-            "y_zero is added after the multiplication, not before.",
+            "y_zero is added, and to the result of the multiplication.",
         ),
         (
             case([[5]], 0, [[1]], [0], 0.5, 1),
@@ -129,7 +127,7 @@ def my_layer(answer):
         ),
         (
             case([[200]], 0, [[2]], [0], 1.0, 0),
-            "Codes end at 255: clamp before the cast, or they wrap.",
+            "Codes end at 255: clamp there, before the cast to uint8.",
         ),
         (
             case([[250]], 0, [[1]], [0], 1.0, 10),
@@ -217,8 +215,8 @@ def mixed(answer, most_bytes=122_000, least=0.985):
     if accuracy < least:
         missing = math.ceil(least * len(labels)) - round(accuracy * len(labels))
         reason = (
-            f"Small enough, but it reads {missing:,} digits too few: one "
-            "of the layers cannot bear so few bits."
+            f"Small enough, but it reads {missing:,} digits too few: give one "
+            "layer at a time 8 bits, to see which helps."
         )
         explain("mixed", show(answer), wish, given, reason)
         return

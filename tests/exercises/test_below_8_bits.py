@@ -72,7 +72,7 @@ WRONG = {
         ("q.tensor[:, order.argsort()]", "q.tensor", "columns' places"),
         ("order.argsort()", "order", "inverse of the order"),
         ("q.tensor[:", "mq.dequantize_tensor(q)[:", "not weights"),
-        ("order.argsort()]", "order.argsort()].float()", "not floats"),
+        ("order.argsort()]", "order.argsort()].float()", "give int8"),
         ("bits)\n", "bits, damping=0.0)\n", "damping as it is"),
         ("bits)\n", "bits, damping=0.001)\n", "damping as it is"),
         ("bits)\n", "bits, damping=0.1)\n", "damping as it is"),
@@ -93,7 +93,7 @@ DIVIDED = "(w * q).sum(1) / (q * q).sum(1)"
 LAST = "return total[torch.arange(len(w)), best] / (best + 1)"
 
 RIGHT = [
-    ("my_ternary_scale", "w.abs()", "w.double().abs()"),
+    ("my_ternary_scale", "w.abs()", "torch.abs(w)"),
     ("my_ternary_scale", TOTAL, "w.abs().topk(w.shape[1]).values.cumsum(1)"),
     ("my_ternary_scale", "total**2 / k", "total / k**0.5"),
     ("my_ternary_scale", LAST, "return (total / k).gather(1, best[:, None])[:, 0]"),

@@ -28,7 +28,7 @@ WRONG = {
             "multiplied by each weight",
         ),
         ("x_zero * sums", "(x_zero - 128) * sums", "x_zero as it is given"),
-        ("bias - x_zero * sums", "(bias - x_zero * sums).float()", "Give integers"),
+        ("bias - x_zero * sums", "(bias - x_zero * sums).float()", "give int32"),
     ],
     "split_product": [
         (

@@ -76,7 +76,7 @@ def test_an_answer_may_change_its_arguments(capsys):
         (5, [5], "The numbers aside: give a list."),
         ([1.0], torch.ones(1), "The numbers aside: give a torch tensor."),
         (torch.ones(1, 2), torch.ones(2, 1), "No reason."),
-        (torch.ones(2), torch.ones(2).int(), "No reason."),
+        (torch.ones(2), torch.ones(2).int(), "The numbers are right, their type"),
         (torch.tensor([1, 257]), torch.tensor([1, 1]), "No reason."),
         (torch.tensor([1.0001]), torch.tensor([1.0]), "No reason."),
         (1.0001, 1.0, "No reason."),

@@ -8,6 +8,12 @@ WRONG = {
         ("round(-low / scale)", "round(low / scale)", "the code of 0"),
         ("round(-low / scale)", "int(-low / scale)", "int() cuts it"),
         ("round(-low / scale)", "-low / scale", "give an int"),
+        ("round(-low / scale)", "-int(low // scale)", "not rounded up"),
+        (
+            "return scale, round(-low / scale)",
+            "return round(-low / scale), scale",
+            "order",
+        ),
         ("low, high = min(low, 0.0), max(high, 0.0)", "", "widen it down to 0"),
         ("low, high = min(low, 0.0), max", "high = max", "widen it down to 0"),
         ("max(high, 0.0)", "high", "widen it up to 0"),

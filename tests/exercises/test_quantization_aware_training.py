@@ -87,7 +87,7 @@ SIGNS = "torch.where(w < 0, -scale, scale)"
 RIGHT = [
     ("my_straight_through", KEPT, "grad * inside"),
     ("my_straight_through", KEPT, "grad.masked_fill(~inside, 0.0)"),
-    ("my_straight_through", KEPT, "(inside * grad).double()"),
+    ("my_straight_through", KEPT, "(inside * grad)"),
     ("my_straight_through", INSIDE, "q == q.clamp(0, 2**bits - 1)"),
     ("my_straight_through", "torch.round(x / scale)", "(x / scale).round().int()"),
     ("my_fold", PAIR, PAIR.replace("return ", "return [") + "]"),

@@ -12,7 +12,7 @@ WRONG = {
         ),
         ("(in_scale * w_scale)", "w_scale", "divide by both"),
         ("(in_scale * w_scale)", "in_scale * w_scale", "divide by both"),
-        (".to(torch.int32)", "", "give integers"),
+        (".to(torch.int32)", "", "give int32"),
         (".to(torch.int32)", ".clamp(-128, 127).to(torch.int32)", "no clamp"),
         (".to(torch.int32)", ".long().to(torch.int8)", "no type so narrow"),
         (".to(torch.int32)", ".long().to(torch.int16)", "into 16 bits"),
@@ -31,11 +31,14 @@ WRONG = {
         (
             "torch.round(acc * m) + y_zero",
             "torch.round((acc + y_zero) * m)",
-            "after the multiplication",
+            "result of the multiplication",
         ),
         ("acc * m) + y_zero", "acc * m + y_zero)", "after the rounding"),
+        ("acc * m) + y_zero", "acc * m) - y_zero", "y_zero is added"),
+        ("clamp(y_zero, 255)", "clamp(y_zero, 127)", "Codes end at 255"),
+        (".clamp(y_zero, 255).to(torch.uint8)", ".clamp(y_zero, 255)", "give uint8"),
         ("clamp(y_zero, ", "clamp(0, ", "cuts at y_zero"),
-        ("clamp(y_zero, 255)", "clamp(y_zero).int()", "clamp before the cast"),
+        ("clamp(y_zero, 255)", "clamp(y_zero).int()", "clamp there, before the cast"),
         ("acc * m)", "acc * torch.as_tensor(m).reshape(-1, 1))", "the last axis"),
         ("acc * m) + y_zero", "(acc - bias) * m) + bias + y_zero", "bias included"),
         (
@@ -66,6 +69,31 @@ WRONG = {
 }
 
 RIGHT = [
+    (
+        "my_bias",
+        "torch.round(b / (in_scale * w_scale))",
+        "(b / in_scale / w_scale).round()",
+    ),
+    ("my_bias", "(in_scale * w_scale)", "torch.tensor(in_scale).mul(w_scale)"),
+    ("my_bias", ".to(torch.int32)", ".int()"),
+    (
+        "my_bias",
+        "b / (in_scale * w_scale)",
+        "b.double() / (in_scale * w_scale.double())",
+    ),
+    (
+        "my_layer",
+        "(x.int() - x_zero) @ w.int().T",
+        "F.linear(x.float() - x_zero, w.float())",
+    ),
+    ("my_layer", "x.int() - x_zero) @ w.int().T", "x.long() - x_zero) @ w.long().T"),
+    ("my_layer", "clamp(y_zero, 255)", "clamp(0, 255).clamp(min=y_zero)"),
+    (
+        "my_layer",
+        "(x.int() - x_zero) @ w.int().T + bias",
+        "x.int() @ w.int().T + (bias - x_zero * w.int().sum(1))",
+    ),
+    ("mixed", '"conv1": 4', '"conv1": 8'),
     ("mixed", '"fc2": 4', '"fc2": np.int64(4)'),
 ]
 

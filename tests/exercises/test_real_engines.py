@@ -16,7 +16,7 @@ WRONG = {
         (".clamp(0, 255)", ".clamp(max=255).int()", "below 0 becomes 0"),
         (".clamp(0, 255)", ".clamp(min=0).int()", "above 255 becomes 255"),
         ("acc.float()", "acc.double()", "works in float32"),
-        (".to(torch.uint8)", "", "give codes, uint8"),
+        (".to(torch.uint8)", "", "give uint8"),
         (
             "torch.round(acc.float() * m) + zero_point",
             "torch.round((acc.float() + zero_point) * m)",
