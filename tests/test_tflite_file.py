@@ -11,6 +11,7 @@ from helpers import (
     random_network,
     run_litert,
 )
+from torch import nn
 
 import mnistq_helpers as mq
 from mnistq.tflite_file import tflite_bytes, tflite_tensor
@@ -73,6 +74,17 @@ def test_as_it_lies_in_the_file_it_reads_one_image(tmp_path):
         pytest.approx(layer.out_scale),
         layer.out_zero_point - 128,
     )
+
+
+def test_a_picture_that_is_not_square_keeps_its_sides(tmp_path):
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 2, (5, 3)), nn.ReLU(), nn.Flatten(), nn.Linear(1248, 3)]
+    net, images = nn.Sequential(*layers), torch.rand(4, 1, 28, 28)
+    qnet = mq.quantize_net(net, mq.calibrate(net, images - 0.1))
+    mq.export_tflite(qnet, tmp_path / "net.tflite")
+    interpreter = Interpreter(model_path=str(tmp_path / "net.tflite"))
+    outputs = {port["name"]: port for port in interpreter.get_output_details()}
+    assert outputs["3"]["shape"].tolist() == [1, 24, 26, 2]
 
 
 def test_arrays_in_a_tflite_file_are_aligned(tmp_path):
