@@ -203,7 +203,8 @@ RIGHT = [
     (
         "my_moving_average",
         LOOP,
-        "    n = len(values)\n    weights = [(1 - decay) * decay**k for k in range(n)]\n"
+        "    n = len(values)\n"
+        "    weights = [(1 - decay) * decay**k for k in range(n)]\n"
         "    weights[-1] = decay ** (n - 1)\n"
         "    return torch.tensor(weights[::-1]) @ torch.tensor(values)\n",
     ),
