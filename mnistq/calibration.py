@@ -1,7 +1,5 @@
 """Which range? Six ways to choose it from examples. Notebook 03."""
 
-import math
-
 import numpy as np
 import torch
 
@@ -26,8 +24,7 @@ def range_mean(x, bits=8):
 def range_minmax(x, bits=8):
     """Return (min, max) over all values: nothing that was seen is clipped.
 
-    bits is not used. Source: Krishnamoorthi 2018 (arXiv 1806.08342).
-    Taught in notebook 03.
+    bits is not used. Taught in notebook 03.
     """
     return float(x.min()), float(x.max())
 
@@ -111,12 +108,13 @@ def range_entropy(x, bits=8, bins=2048):
         return low, high
     counts, _ = histogram(x, bins)
     levels = 2**bits
-    best, threshold = math.inf, bins
+    best, threshold = np.inf, bins
     for end in range(max(128, levels), bins + 1, 8):
         group = torch.arange(end) * levels // end
         kept = counts[:end]
         mass = torch.zeros(levels).double().index_add(0, group, kept)
-        filled = torch.zeros(levels).double().index_add(0, group, (kept > 0).double())
+        some = (kept > 0).double()
+        filled = torch.zeros(levels).double().index_add(0, group, some)
         q = torch.where(kept > 0, (mass / filled)[group], 0)
         p = kept.clone()
         p[-1] += counts[end:].sum()
