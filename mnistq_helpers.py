@@ -113,6 +113,10 @@ from mnistq.training import (
 from mnistq.onnx_file import export_onnx
 from mnistq.tflite_file import export_tflite
 
+# The same in C
+from mnistq.c_file import export_c
+from mnistq.chips import Microcontroller, compile_c
+
 # From 01 on; 02
 from mnistq.figures import ACCENT, SECOND, STYLE, label_lines
 from mnistq.widgets import Panel, bits_slider
