@@ -46,6 +46,7 @@ from mnistq.layers import (
 from mnistq.calibration import (
     RANGE_METHODS,
     calibrate,
+    choose_ranges,
     clipping_error,
     histogram,
     range_ema,

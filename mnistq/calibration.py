@@ -1,7 +1,5 @@
 """Which range? Six ways to choose it from examples. Notebook 03."""
 
-import math
-
 import numpy as np
 import torch
 
@@ -26,7 +24,7 @@ def range_mean(x, bits=8):
 def range_minmax(x, bits=8):
     """Return (min, max) over all values: nothing that was seen is clipped.
 
-    bits is not used. Source: Krishnamoorthi 2018, section 2.5. Taught in notebook 03.
+    bits is not used. Taught in notebook 03.
     """
     return float(x.min()), float(x.max())
 
@@ -34,8 +32,9 @@ def range_minmax(x, bits=8):
 def range_ema(x, bits=8, decay=0.9, batch=50):
     """Return the moving average ema <- decay * ema + (1 - decay) * new of batch ranges.
 
-    x: (N, ...), taken in batches in its order; the first batch starts the average.
-    bits is not used. Source: Jacob et al. 2017, section 3.1. Taught in notebook 03.
+    x: (N, ...), taken in n batches in its order. The first one starts the average and
+    keeps the weight decay**(n - 1), the last one has 1 - decay. bits is not used.
+    Source: Jacob et al. 2017 (arXiv 1712.05877). Taught in notebook 03.
     """
     first, *rest = x.split(batch)
     low, high = range_minmax(first)
@@ -48,7 +47,7 @@ def range_ema(x, bits=8, decay=0.9, batch=50):
 def range_percentile(x, bits=8, percent=99.9):
     """Return the (100 - percent)-th and percent-th percentiles of all values.
 
-    bits is not used. Source: McKinstry et al. 2018 (arXiv 1809.04191), section 3.
+    bits is not used. Source: McKinstry et al. 2018 (arXiv 1809.04191).
     Taught in notebook 03.
     """
     low, high = np.percentile(x.detach().numpy(), [100 - percent, percent])
@@ -70,7 +69,7 @@ def histogram(x, bins=2048):
 def clipping_error(counts, centers, low, high, bits):
     """Return sum of counts * (x_hat - x)**2 for a histogram on the grid of (low, high).
 
-    Source: Sung et al. 2015 (arXiv 1511.06488), section 3. Taught in notebook 03.
+    Source: Sung et al. 2015 (arXiv 1511.06488). Taught in notebook 03.
     """
     _, qmax = code_range(bits)
     scale, zero_point = calc_scale_zero_point(low, high, bits)
@@ -82,7 +81,7 @@ def range_mse(x, bits=8, steps=100):
     """Return the range (low, high) within [min, max] with the least clipping_error.
 
     Tries steps sizes for high, then for low with the best high.
-    Source: Sung et al. 2015, section 3. Taught in notebook 03.
+    Source: Sung et al. 2015. Taught in notebook 03.
     """
     counts, centers = histogram(x)
     low, high = range_minmax(x)
@@ -109,12 +108,13 @@ def range_entropy(x, bits=8, bins=2048):
         return low, high
     counts, _ = histogram(x, bins)
     levels = 2**bits
-    best, threshold = math.inf, bins
+    best, threshold = np.inf, bins
     for end in range(max(128, levels), bins + 1, 8):
         group = torch.arange(end) * levels // end
         kept = counts[:end]
         mass = torch.zeros(levels).double().index_add(0, group, kept)
-        filled = torch.zeros(levels).double().index_add(0, group, (kept > 0).double())
+        some = (kept > 0).double()
+        filled = torch.zeros(levels).double().index_add(0, group, some)
         q = torch.where(kept > 0, (mass / filled)[group], 0)
         p = kept.clone()
         p[-1] += counts[end:].sum()
@@ -135,24 +135,32 @@ RANGE_METHODS = {
 }
 
 
-def calibrate(net, images, method="mean", bits=8):
-    """Return {"conv1": (min, max), "conv2": ..., "fc1": ..., "fc2", "output"}.
+def choose_ranges(entering, method="mean", bits=8):
+    """Return {name: (min, max)} of the tensors {name: x}, the last of them the logits.
 
-    The range of the tensor that enters each layer, and of the logits, over images
-    [N, 1, 28, 28]. method: a key of RANGE_METHODS; bits (for "mse" and "entropy"): one
-    int, which leaves the logits at 8, or a dict by those names.
-    Raises ValueError for another method, bad bits, unusable images, or a network that
-    cannot be read.
-    Source: Jacob et al. 2017, section 3; the article. Taught in notebook 03.
+    method: a key of RANGE_METHODS; bits (for "mse" and "entropy"): one int, which
+    leaves the logits at 8, or a dict by those names.
+    Raises ValueError for another method or bad bits. Taught in notebook 03.
     """
     if method not in RANGE_METHODS:
         raise ValueError(
             f"method is {method!r}: use one of {', '.join(RANGE_METHODS)}."
         )
-    check_images(images)
-    with torch.inference_mode():
-        entering = activations(net, images)
     *_, last = entering
     bits = bits_by_name(bits, tuple(entering), last)
     find = RANGE_METHODS[method]
     return {name: find(x.cpu(), bits[name]) for name, x in entering.items()}
+
+
+def calibrate(net, images, method="mean", bits=8):
+    """Return {"conv1": (min, max), "conv2": ..., "fc1": ..., "fc2", "output"}.
+
+    The range of the tensor that enters each layer, and of the logits, over images
+    [N, 1, 28, 28]. method, bits: as in choose_ranges. Raises ValueError for another
+    method, bad bits, unusable images, or a network that cannot be read.
+    Source: Jacob et al. 2017; the article. Taught in notebook 03.
+    """
+    check_images(images)
+    with torch.inference_mode():
+        entering = activations(net, images)
+    return choose_ranges(entering, method, bits)

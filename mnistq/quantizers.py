@@ -33,7 +33,7 @@ def calc_scale_zero_point(min_val, max_val, bits=8, signed=False, symmetric=Fals
                zero_point = 0 if signed, else 2**(bits-1)
                At 1 bit no code lies above zero_point, and 1/2 takes the 0's place.
     A range of only 0 has scale 1. Raises ValueError for NaN, infinity, or min > max.
-    Source: Jacob et al. 2017, section 2.1 and equation 13. Taught in notebook 02.
+    Source: Jacob et al. 2017, equations 1 and 12. Taught in notebook 02.
     """
     qmin, qmax = code_range(bits, signed)
     low, high = float(min_val), float(max_val)

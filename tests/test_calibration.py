@@ -152,6 +152,10 @@ def test_calibrate_leaves_the_logits_at_8_bits(net, calibration_images):
     assert named["output"] != at_8["output"] and named["fc2"] == at_2["fc2"]
     assert mq.calibrate(net, images, "mse") == at_8  # 8 bits, if nothing is said
     assert mq.calibrate(net, images) == mq.calibrate(net, images, "mean")
+    with torch.inference_mode():
+        entering = mq.activations(net, images)
+    assert mq.choose_ranges(entering, "mse", bits=2) == at_2
+    assert mq.choose_ranges(entering) == mq.calibrate(net, images)
 
 
 IMAGES = torch.zeros(1, 1, 28, 28)

@@ -55,6 +55,11 @@ def my_ternary_scale(answer):
             [[8.0, 6.0, 10.0, 4.0]],
             "No fixed threshold: compare the errors of all k.",
         ),
+        (
+            [[7.0, 3.0, 2.0]],
+            "A scale that is improved step by step may stop too early, at 7 or at 4: "
+            "compare the errors of all k.",
+        ),
         ([[0.3, -0.2, 0.05, -0.31], [1.5, 0.0, -1.0, 0.9]], "All of it together."),
     ]
     praise = (
@@ -97,6 +102,7 @@ def my_best_scale(answer):
             case([[3.0, -0.5]], [[1, 1]]),
             "A code may have another sign than its weight: keep the signs.",
         ),
+        (case([[-3.0, 1.0]], [[1, 0]]), "So may the scale: take no magnitude of it."),
         (
             case([[4.0, 2.0], [8.0, 9.0]], [[2, 1], [1, 1]]),
             "A row's scale comes from its own weights and codes.",

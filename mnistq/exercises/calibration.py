@@ -12,37 +12,42 @@ def my_mean_range(answer):
     def reference(batches):
         return range_mean(torch.cat(batches))
 
+    def batches(*parts):
+        return ([torch.tensor(part) for part in parts],)
+
     cases = [
         (
-            ([torch.tensor([[1.0, 3.0]])],),
-            "Give both ends, (low, high): the means of the samples' minima and "
-            "of their maxima.",
+            batches([[3.0]]),
+            "Give both ends, (low, high): a lone number is its own minimum and "
+            "its own maximum.",
         ),
         (
-            ([torch.tensor([[0.0, 4.0], [4.0, 0.0]])],),
+            batches([[1.0, 3.0]]),
+            "Of a single sample, (low, high) are its minimum and its maximum, in "
+            "this order and undivided: count samples, not values.",
+        ),
+        (batches([[-3.0, 1.0]]), "The values count with their signs."),
+        (batches([[0.5, 2.25]]), "A mean need not be whole: do not cut it."),
+        (
+            batches([[0.0, 4.0], [4.0, 0.0]]),
             "Add up each sample's own extremes, then divide by the number of "
             "samples, not by the number of batches.",
         ),
         (
-            ([torch.tensor([[0.0, 2.0]]), torch.tensor([[0.0, 4.0]])],),
-            "All batches count.",
+            batches([[0.0, 1.0, 3.0], [-2.0, 2.0, 7.0]]),
+            "Each sample has extremes of its own, and their mean is asked for: "
+            "those of the whole batch hang on a single sample.",
         ),
         (
-            ([torch.tensor([[0.0, 1.0, 3.0], [-2.0, 2.0, 7.0]])],),
-            "Each sample has extremes of its own; those of the whole batch "
-            "hang on a single sample.",
+            batches([[0.0, 2.0]], [[0.0, 4.0]]),
+            "All batches count: the mean goes over the samples of all of them, it "
+            "is neither the last batch's nor the largest of the batches'.",
         ),
         (
-            (
-                [
-                    torch.tensor([[0.0, 2.0], [0.0, 4.0]]),
-                    torch.tensor([[0.0, 9.0]]),
-                ],
-            ),
-            "Every sample counts the same, also in a smaller batch: a mean of "
-            "the batches' means gives those of the last batch too much weight.",
+            batches([[0.0, 2.0], [0.0, 4.0]], [[0.0, 9.0]]),
+            "Every sample counts once, also in a smaller batch: divide the sum "
+            "over all samples by their number.",
         ),
-        (([torch.tensor([[0.5, 2.25]])],), "A mean need not be whole: do not cut it."),
         (
             ([torch.arange(-8.0, 8.0).reshape(2, 2, 2, 2)],),
             "A sample may have several axes: all but the first belong to it.",
@@ -67,6 +72,7 @@ def my_moving_average(answer):
         return range_ema(samples, decay=decay, batch=1)[1]
 
     cases = [
+        (([3.0, 3.0], 0.0), "With a decay of 0 only the last value is left."),
         (([3.0], 0.5), "The first value starts the average."),
         (
             ([1.0, 1.0], 0.5),
@@ -75,19 +81,22 @@ def my_moving_average(answer):
         ),
         (
             ([3.0, 7.0], 0.5),
-            "With a decay of 0.5 the average moves halfway from the first "
-            "value to the second, never beyond: no weight is above 1.",
+            "With a decay of 0.5 the average moves halfway from the first value "
+            "to the second: both weights are 0.5, and no weight is ever above 1.",
         ),
         (([0.0, 8.0], 0.5), "A first value of 0 starts the average, too."),
-        (
-            ([0.0, 8.0], 0.75),
-            "decay is the share of the old average that stays; the new value "
-            "gets 1 - decay.",
-        ),
+        (([8.0, 0.0], 0.5), "The average falls as well as it rises."),
+        (([0.0, -4.0], 0.5), "The values count with their signs."),
+        (([0.0, 1.0], 0.5), "An average need not be whole: do not cut it."),
         (
             ([8.0, 0.0, 0.0], 0.5),
             "Every value counts in its turn, the first ones less and less, "
             "but never nothing.",
+        ),
+        (
+            ([0.0, 8.0], 0.75),
+            "decay is the share of the old average that stays; the new value "
+            "gets 1 - decay.",
         ),
         (([4.0, 0.0, 8.0, -2.0], 0.75), "All of it together."),
     ]
@@ -104,36 +113,34 @@ def my_percentile_range(answer):
     def reference(x, percent):
         return range_percentile(x, percent=percent)
 
+    def case(values, percent):
+        return torch.tensor(values), percent
+
     cases = [
         (
-            (torch.tensor([2.0, 3.0, 4.0]), 100),
+            case([2.0, 3.0, 4.0], 100),
             "At 100 percent the range goes from the smallest value to the "
             "largest. (torch.quantile counts from 0 to 1, not to 100.)",
         ),
         (
-            (torch.tensor([0.0, 0.0, 0.0, 0.0, 4.0]), 75),
-            "Zeros count, too.",
+            case([1.0, 2.0, 3.0, 3.0, 4.0, 5.0, 6.0, 6.0, 20.0], 75),
+            "Both ends give up a share of the values, however large they are: low "
+            "is the (100 - percent)-th percentile, high the percent-th.",
         ),
         (
-            (torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0]), 75),
-            "Both ends give something up: low is the (100 - percent)-th "
-            "percentile, not the minimum.",
-        ),
-        (
-            (torch.tensor([0.0, 10.0]), 75),
+            case([2.0, 10.0], 75),
             "Between two neighbours lies a straight line: position (n - 1) * "
             "percent / 100, counted from 0.",
         ),
+        (case([1.0, 2.0], 75), "A percentile need not be whole: do not cut it."),
+        (case([0.0, 0.0, 0.0, 0.0, 4.0], 75), "Zeros count, too."),
         (
-            (torch.tensor([-8.0, -4.0, 0.0, 1.0, 2.0]), 75),
+            case([-8.0, -4.0, 0.0, 1.0, 2.0], 75),
             "The values count with their signs, not by their sizes.",
         ),
+        (case([9.0, 1.0, 5.0], 75), "The values must be put in order first."),
         (
-            (torch.tensor([9.0, 1.0, 5.0]), 75),
-            "The values must be put in order first.",
-        ),
-        (
-            (torch.tensor([[0.0, 1.0], [10.0, 11.0]]), 75),
+            case([[0.0, 1.0], [10.0, 11.0]], 75),
             "All values of the tensor count together, not row by row.",
         ),
         ((torch.arange(41.0), 97.5), "A percentage need not be whole."),

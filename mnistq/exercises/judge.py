@@ -22,11 +22,13 @@ def judge(answer, reference, cases, praise):
         return
     name = getattr(answer, "__name__", show(answer))  # a partial has none
     untyped = None  # the smallest example where only the type is wrong
+    changed = None  # the smallest one whose arguments it changed
     for number, (arguments, reason) in enumerate(cases):
         expected = reference(*copy.deepcopy(arguments))
         call = f"{name}({', '.join(show(a) for a in arguments)})"
+        own = copy.deepcopy(arguments)  # it may change them
         try:
-            given = answer(*copy.deepcopy(arguments))  # it may change them
+            given = answer(*own)
         except Exception as error:
             problem = f"{type(error).__name__}: {error}"
             if isinstance(error, NameError):
@@ -50,10 +52,39 @@ def judge(answer, reference, cases, praise):
             reason = f"The numbers are right, their type is not: give {kinds[0]}."
             numbers = show(expected.tolist())
             untyped = call, *(f"{kind} {numbers}" for kind in kinds), reason
+        if changed is None:
+            pairs = zip(arguments, own, strict=True)
+            found = [(a, b) for a, b in pairs if not same(a, b)]
+            changed = (call, *map(show, found[0])) if found else None
     if untyped:
         explain(name, *untyped)
         return
+    if changed:
+        reason = (
+            "The result is right, but whoever calls it finds the argument changed: "
+            "work on a copy."
+        )
+        explain(name, *changed, reason)
+        return
     print(f"{name}: right. {praise}")
+
+
+def same(before, after):
+    """Return whether tensors, and lists, tuples and dicts of them, are equal.
+
+    Anything else (a network, a function) is taken to be what it was.
+    """
+    if isinstance(before, torch.Tensor):
+        if before.shape != after.shape or before.dtype != after.dtype:
+            return False
+        return bool(((before == after) | ((before != before) & (after != after))).all())
+    if isinstance(before, dict):
+        before, after = list(before.items()), list(after.items())
+    if isinstance(before, list | tuple):
+        pairs = zip(before, after, strict=False)
+        return len(before) == len(after) and all(same(*pair) for pair in pairs)
+    plain_values = isinstance(before, int | float | str)
+    return before == after or before != before if plain_values else True
 
 
 def explain(name, example, expected, given, reason):

@@ -44,8 +44,22 @@ WRONG = {
             "return w.abs().mean(1)",
             "has no say",
         ),
+        (
+            "return total[torch.arange(len(w)), best] / (best + 1)",
+            "m, s = w.abs(), w.abs().amax(1)\n"
+            "    for _ in range(50):\n"
+            "        c = m >= s[:, None] / 2\n"
+            "        s = (m * c).sum(1) / c.sum(1)\n"
+            "    return s",
+            "stop too early",
+        ),
     ],
     "my_best_scale": [
+        (
+            "return (w * q).sum(1) / (q * q).sum(1)",
+            "return ((w * q).sum(1) / (q * q).sum(1)).abs()",
+            "take no magnitude",
+        ),
         ("/ (q * q).sum(1)", "/ (w * w).sum(1)", "stands below"),
         ("(w * q).sum(1) / (q * q)", "(q * q).sum(1) / (w * q)", "stands below"),
         ("(w * q).sum(1) / (q * q).sum(1)", "(w / q).mean(1)", "code of 0"),

@@ -57,12 +57,43 @@ def test_an_undefined_name_is_called_that(capsys):
     assert "It uses a name that is not defined." in said(capsys, answer)
 
 
-def test_an_answer_may_change_its_arguments(capsys):
+def test_an_answer_that_changes_its_arguments_cannot_change_the_examples(capsys):
     def answer(x):
         return x.sort()
 
     assert said(capsys, answer, lambda x: None, [2, 1]).startswith("answer: not attem")
-    assert "right" in said(capsys, lambda x: x.add_(1), lambda x: x + 1, torch.ones(2))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: x[0].add_(1),
+        lambda x: x[0].resize_(1),
+        lambda x: x.pop(),
+        lambda x: x[1].update(a=2),
+        lambda x: x[2].reverse(),
+    ],
+)
+def test_a_right_answer_that_changes_an_argument_is_refused(change, capsys):
+    def example():
+        return [torch.tensor([1.0, float("nan")]), {"a": 1}, [1, 2], torch.nn.ReLU()]
+
+    text = said(capsys, lambda x: (change(x), 3)[1], lambda x: 3, example())
+    assert "not yet. The result is right, but whoever calls it finds" in text
+    assert ": right. Praise." in said(capsys, lambda x: 3, lambda x: 3, example())
+
+
+def test_a_changed_argument_is_named_after_all_other_mistakes(capsys):
+    cases = [(([n],), f"Reason {n}.") for n in (1, 2)]
+    judge(lambda x: x.pop() and 1, lambda x: x[0], cases, "Praise.")
+    assert "not yet. Reason 2." in capsys.readouterr().out
+    judge(lambda x: x.pop(), lambda x: x[0], cases, "Praise.")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1:] == [
+        "  example:  <lambda>([1])",
+        "  expected: [1]",
+        "  given:    []",
+    ]
 
 
 @pytest.mark.parametrize(
