@@ -37,12 +37,7 @@ from mnistq.quantizers import (
 )
 
 # 03 Calibration
-from mnistq.layers import (
-    Layer,
-    activations,
-    read_layers,
-    read_parts,
-)
+from mnistq.layers import Layer, activations, read_layers, read_parts
 from mnistq.calibration import (
     RANGE_METHODS,
     calibrate,
