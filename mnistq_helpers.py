@@ -37,12 +37,7 @@ from mnistq.quantizers import (
 )
 
 # 03 Calibration
-from mnistq.layers import (
-    Layer,
-    activations,
-    read_layers,
-    read_parts,
-)
+from mnistq.layers import Layer, activations, read_layers, read_parts
 from mnistq.calibration import (
     RANGE_METHODS,
     calibrate,
@@ -113,6 +108,10 @@ from mnistq.training import (
 # 09 Real engines
 from mnistq.onnx_file import export_onnx
 from mnistq.tflite_file import export_tflite
+
+# The same in C
+from mnistq.c_file import export_c
+from mnistq.chips import Microcontroller, compile_c
 
 # From 01 on; 02
 from mnistq.figures import ACCENT, SECOND, STYLE, label_lines
