@@ -55,6 +55,10 @@ def my_straight_through(answer):
             "number before it.",
         ),
         (
+            case([2.0, 3.0], [3.5, 4.0], 0, 3),
+            "The last code is 2**bits - 1, here 7; codes are unsigned, from 0.",
+        ),
+        (
             case([0.5, -1.0, 2.0, 3.0], [-30.0, -2.0, 60.0, 99.0], 50, 8),
             "All of it together.",
         ),
@@ -91,11 +95,16 @@ def my_fold(answer):
         (
             case([[[[2.0]]]], [1.0], [1.0], [0.0], [0.0], [1.0]),
             "This batch norm changes nothing: give the kernel and the bias as they "
-            "are, both, the kernel first, in the shapes they have.",
+            "are, both, the kernel first, in the shapes they have; the layer's own "
+            "bias stays.",
         ),
         (
             case(*one, [0.0], [0.0], [1.0]),
             "gamma multiplies the bias as it does the kernel.",
+        ),
+        (
+            case([[[[2.0]]]], [1.0], [-3.0], [0.0], [0.0], [1.0]),
+            "gamma may be negative, and keeps its sign.",
         ),
         (
             case(*one, [5.0], [0.0], [1.0]),
@@ -174,7 +183,8 @@ def my_sign_weights(answer):
         (([[1.0, 1.0], [3.0, -3.0]],), "Each output has a mean of its own."),
         (
             ([[0.0, 2.0]],),
-            "There is no code for 0: a weight of 0 counts as positive.",
+            "There is no code for 0: a weight of 0 counts as positive, and it counts "
+            "in the mean.",
         ),
         (
             ([[[[1.0, 2.0]], [[3.0, 6.0]]], [[[-1.0, 1.0]], [[0.0, -8.0]]]],),

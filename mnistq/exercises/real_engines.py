@@ -91,7 +91,8 @@ def my_packed_bytes(answer):
     cases = [
         (
             ([8], 1),
-            "Count bytes, not bits: 8 codes of 1 bit fill one, a whole number.",
+            "Give one number, bytes and not bits, of all layers: 8 codes of 1 bit "
+            "fill one byte, and a full byte needs no further one.",
         ),
         (([9], 1), "A byte that is begun counts: round up."),
         (([8], 3), "Codes may cross from byte to byte: no gaps between them."),
@@ -131,8 +132,9 @@ def my_first_difference(answer):
     cases = [
         (
             case({"fc1": [3, 4, 5]}, {"fc1": [3, 4, 6]}),
-            "A code may differ upwards or downwards, and uint8 wraps: 5 - 6 "
-            "is 255. The dicts say which layers there are.",
+            "Give the name (the dicts say which layers there are) and how many codes "
+            "differ: not where, not which share. A code may differ upwards or "
+            "downwards, and uint8 wraps: 5 - 6 is 255.",
         ),
         (
             case({"fc1": [3]}, {"fc1": [3]}),
@@ -167,7 +169,8 @@ def my_first_difference(answer):
                 {"conv2": [[[[1, 2], [3, 4]]]], "fc1": [[5, 6, 7]]},
                 {"conv2": [[[[1, 2], [3, 4]]]], "fc1": [[9, 6, 2]]},
             ),
-            "Codes may have four axes, and the first layers may agree.",
+            "Codes may have four axes: count codes, not rows; and the first layers may "
+            "agree.",
         ),
     ]
     praise = (
