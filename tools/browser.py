@@ -325,7 +325,7 @@ def times(context, address):
     """Print the medians for notebook 02's pictures, a drawing, and 04's accuracy."""
     with opened(context, address, "02_quantization_math.ipynb") as (page, _):
         time_sliders(page, "02", "bits")
-    with opened(context, address, "09_playground.ipynb") as (page, _):
+    with opened(context, address, "13_playground.ipynb") as (page, _):
         field = page.locator(".field canvas")
         field.focus()
         field.press("Space")  # the pen is down: each arrow draws
@@ -356,6 +356,8 @@ def screenshots(context, address):
         area = slider.locator(
             "xpath=ancestor::*[contains(@class,'jp-OutputArea-output')]"
         )
+        narrow = ".jp-OutputArea-output .widget-vbox { max-width: 490px }"
+        page.add_style_tag(content=narrow)  # two panels go side by side
         slider.focus()
         parts = []
         for bits in (8, 2):
@@ -364,7 +366,7 @@ def screenshots(context, address):
                 settle(page)
             parts.append(area.last.screenshot())
         (docs / "slider.png").write_bytes(side_by_side(parts))
-    with opened(context, address, "09_playground.ipynb") as (page, _):
+    with opened(context, address, "13_playground.ipynb") as (page, _):
         page.set_viewport_size({"width": 1200, "height": 1500})  # all of it in view
         draw(page, DIGITS[3])
         page.mouse.move(0, 0)
