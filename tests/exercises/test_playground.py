@@ -33,6 +33,8 @@ WRONG = {
             "too much for uint8",
         ),
         ("float(y), float(x)", "round(float(y)), round(float(x))", "between two"),
+        ("float(y), float(x)", "int(y), int(x)", "between two"),
+        ("ink.double()", "ink.double().clamp(max=1)", "pull more"),
     ],
     "my_disagreements": [
         ("a.argmax(1) != b.argmax(1)", "(a != b).any(1)", "Other scores"),
@@ -48,7 +50,28 @@ WRONG = {
 
 RIGHT = [
     ("my_box", "int(rows[0]), int(rows[-1]) + 1", "rows[0], rows[-1] + 1"),
+    (
+        "my_box",
+        "int(rows[-1]) + 1",
+        "len(ink) - int((ink.sum(1) > 255).flip(0).int().argmax())",
+    ),
+    ("my_box", "ink.sum(1) > 255", "ink.double().sum(1) >= 256"),
+    ("my_box", "return top, bottom, left, right", "return [top, bottom, left, right]"),
     ("my_middle", "float(y), float(x)", "[y, x]"),
+    ("my_middle", "ink.double()", "ink.float()"),
+    ("my_middle", "float(y), float(x)", "np.float64(y), np.float64(x)"),
+    ("my_middle", "ink.double()", "ink.long()"),
+    ("my_disagreements", "different.nonzero().flatten()", "torch.where(different)[0]"),
+    (
+        "my_disagreements",
+        "different.nonzero().flatten()",
+        "torch.arange(len(a))[different]",
+    ),
+    (
+        "my_disagreements",
+        "a.argmax(1) != b.argmax(1)",
+        "a.max(1).indices.ne(b.max(1).indices)",
+    ),
     (
         "my_disagreements",
         "different.nonzero().flatten()",

@@ -65,6 +65,7 @@ WRONG = {
         ('"fc2": 4', '"fc2": 4, "output": 8', "no layer 'output'"),
         ('{"conv1": 4, "conv2": 4, "fc1": 2, "fc2": 4}', "4", "Give a dictionary"),
         ('"fc2": 4', '"fc2": 4.0', "give an int from 1 to 8"),
+        ('"fc2": 4', '"fc2": 0', "fc2 has 0 bits"),
     ],
 }
 
@@ -94,6 +95,8 @@ RIGHT = [
         "x.int() @ w.int().T + (bias - x_zero * w.int().sum(1))",
     ),
     ("mixed", '"conv1": 4', '"conv1": 8'),
+    ("mixed", '"conv1": 4', '"conv1": torch.tensor(4)'),
+    ("mixed", '"fc2": 4', '"fc2": 5'),
     ("mixed", '"fc2": 4', '"fc2": np.int64(4)'),
 ]
 
