@@ -152,9 +152,8 @@ def _header(qnet, notes, flash, ram):
 
 def _identifier(name, number):
     """Return a tensor's name as C takes it, with a number that makes it unique."""
-    return re.sub(r"^(?=\d)", "layer_", re.sub(r"\W", "_", name, flags=re.A)) + (
-        f"_{number + 1}"
-    )
+    clean = re.sub(r"\W", "_", name, flags=re.A)
+    return f"{'layer_' if clean[0].isdigit() else ''}{clean}_{number + 1}"
 
 
 def _note(name, step, in_shape, out_shape):

@@ -19,7 +19,7 @@ def compile_c(sources, program, flags=(), compiler=None):
     gcc where there is one, else zig's. Raises ValueError with what the compiler said.
     """
     if compiler is None:
-        compiler = [shutil.which("gcc")] if shutil.which("gcc") else zig()
+        compiler = ["gcc"] if shutil.which("gcc") else zig()
     command = [*compiler, *WARNINGS, *flags, *map(str, sources), "-o", str(program)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -2,7 +2,7 @@
 
 A check calls the answer with examples, the smallest first, and prints the first that
 differs, or what was learnt. tests/exercises/ proves that each lets the notebook's
-solution pass, and that it names what is wrong with three wrong answers or more.
+solution pass, and that it names what is wrong with eight wrong answers or more.
 """
 
 import copy

@@ -81,9 +81,11 @@ class Suite:
 
         return say
 
-    def test_each_check_is_used_and_has_three_known_wrong_answers(self):
+    def test_each_check_is_used_and_has_known_wrong_and_unusual_answers(self):
         assert checks(self.module) == self.exercises().keys() == self.wrong.keys()
-        assert all(len(answers) >= 3 for answers in self.wrong.values())
+        assert all(len(answers) >= 8 for answers in self.wrong.values())
+        names = [name for name, *_ in self.right]
+        assert all(names.count(name) >= 4 for name in self.wrong)
 
     def test_the_stub_as_it_stands_in_the_notebook_is_not_attempted(self, name):
         (output,) = self.exercises()[name].cell.outputs
