@@ -44,10 +44,10 @@ def in_c(qnet, codes, folder, packed, flags, compiler=None):
 
 
 def assert_same(qnet, images, folder, packed, flags, compiler=None):
-    first, *_, last = qnet.names
-    codes = qnet.codes(images)
-    made = in_c(qnet, codes[first], folder, packed, flags, compiler)
-    assert np.array_equal(made, codes[last].flatten(1).numpy())
+    grid = (qnet.in_bits, qnet.in_scale, qnet.in_zero_point)
+    codes = mq.quantize_tensor(images, *grid).tensor
+    made = in_c(qnet, codes, folder, packed, flags, compiler)
+    assert np.array_equal(made, qnet.codes(images)[qnet.names[-1]].flatten(1).numpy())
 
 
 @pytest.fixture(scope="module")
@@ -89,12 +89,21 @@ def test_other_chains_have_the_same_codes(bits, packed, tmp_path):
     images = torch.randn(6, 1, 28, 28)
     ranges = mq.calibrate(net, images)
     low, high = ranges["output"]
-    for share in (1, 1e-3):  # 1e-3: negative shifts, and saturation
+    for share in (1, 1e-3, 1e-7):  # negative shifts, and saturation
         narrow = ranges | {"output": (share * low, share * high)}
         qnet = mq.quantize_net(net, narrow, bits)
         assert_same(qnet, images, tmp_path, packed, CHECKED)
     *_, last = qnet.layers.values()
     assert int(last.shift.min()) < 0
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_network_that_begins_with_pooling_has_the_same_codes(packed, tmp_path):
+    torch.manual_seed(0)
+    layers = [nn.MaxPool2d((3, 2), (2, 1)), nn.Conv2d(1, 2, 3), nn.Flatten()]
+    net, images = nn.Sequential(*layers, nn.Linear(550, 4)), torch.randn(6, 1, 28, 28)
+    qnet = mq.quantize_net(net, mq.calibrate(net, images))
+    assert_same(qnet, images, tmp_path, packed, CHECKED)
 
 
 def test_zig_compiles_it_too(committed, tmp_path):
