@@ -142,9 +142,9 @@ def test_an_access_outside_its_memory_is_an_error(committed, tmp_path):
     mq.export_c(committed[1], tmp_path)
     source = tmp_path / "mnistq_net.c"
     text = source.read_text()
-    written = "y[n * layer->outputs + o] = requantize("
+    written = "*to = requantize("
     assert text.count(written) == 1
-    source.write_text(text.replace(written, "y[1 << 20] = requantize("))
+    source.write_text(text.replace(written, "to[1 << 20] = requantize("))
     with pytest.raises(UcError):
         mq.Microcontroller(tmp_path).run(bytes(784))
 

@@ -28,18 +28,19 @@ static int32_t product(const layer_t *layer, const uint8_t *x, int32_t top, int3
 static void run_packed(const layer_t *layer, const uint8_t *x, uint8_t *y)
 {
     int32_t size = layer->rows * layer->columns * layer->channels;
-    int32_t places = layer->out_height * layer->out_width;
     for (int32_t o = 0; o < layer->outputs; o++) {
+        uint8_t *to = y + o;
         unpack(layer, o, size);
-        for (int32_t n = 0; n < places; n++) {
-            int32_t top = n / layer->out_width * layer->down;
-            int32_t left = n % layer->out_width * layer->right, best = INT32_MIN;
-            for (int32_t p = 0; p < layer->pool_rows; p++)
-                for (int32_t r = 0; r < layer->pool_columns; r++) {
-                    int32_t sum = product(layer, x, top + p, left + r);
-                    best = sum > best ? sum : best;
-                }
-            y[n * layer->outputs + o] = requantize(layer, o, best + layer->bias[o]);
-        }
+        for (int32_t i = 0; i < layer->out_height; i++)
+            for (int32_t j = 0; j < layer->out_width; j++) {
+                int32_t top = i * layer->down, left = j * layer->right, best = INT32_MIN;
+                for (int32_t p = 0; p < layer->pool_rows; p++)
+                    for (int32_t r = 0; r < layer->pool_columns; r++) {
+                        int32_t sum = product(layer, x, top + p, left + r);
+                        best = sum > best ? sum : best;
+                    }
+                *to = requantize(layer, o, best + layer->bias[o]);
+                to += layer->outputs;
+            }
     }
 }
