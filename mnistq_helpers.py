@@ -110,9 +110,9 @@ from mnistq.training import (
 from mnistq.onnx_file import export_onnx
 from mnistq.tflite_file import export_tflite
 
-# The same in C
+# 10 The same in C
 from mnistq.c_file import export_c
-from mnistq.chips import Microcontroller, compile_c
+from mnistq.chips import Microcontroller, ThisProcessor, compile_c, load_c
 
 # From 01 on; 02
 from mnistq.figures import ACCENT, SECOND, STYLE, label_lines

@@ -14,7 +14,7 @@ from pathlib import Path
 
 CHIP = Path(__file__).parent / "c" / "chip"  # start-up code and linker script
 WARNINGS = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror"]
-FLASH, RAM = (0x0, 256 * 1024), (0x20000000, 16 * 1024)  # address, bytes: a micro:bit's
+FLASH, RAM = 0x0, 0x20000000  # where a Cortex-M has them
 NATIVE = ["-O3", "-march=native", "-shared", "-fPIC"]  # all that this processor has
 CORTEX_M0 = [
     "-target",
@@ -24,7 +24,7 @@ CORTEX_M0 = [
     "-g",
     "-fno-inline",
 ]
-CORTEX_M0 += ["-ffreestanding", "-Wl,-e,reset", "-T", str(CHIP / "chip.ld")]
+CORTEX_M0 += ["-ffreestanding", "-Wl,-e,reset"]
 
 
 def compile_c(sources, program, flags=(), compiler=None):
@@ -85,28 +85,35 @@ class ThisProcessor:
 
 
 class Microcontroller:
-    """An emulated Cortex-M0 with 256 KB of flash and 16 KB of RAM, and nothing else.
+    """An emulated Cortex-M0 with so many bytes of flash and RAM, and nothing else.
 
-    folder: what export_c wrote. run(codes) returns the codes of the scores; sizes has
-    the program's bytes in "flash" and "ram", its stack aside. An access outside its
-    memory is an error. Needs ziglang, unicorn and pyelftools.
+    folder: what export_c wrote; flash, ram: without them those of a BBC micro:bit V1.
+    run(codes) returns the codes of the scores; sizes has the program's bytes in "flash"
+    and "ram", its stack aside. An access outside its memory is an error. Raises
+    ValueError for a program that does not fit. Needs ziglang, unicorn and pyelftools.
+    Used in notebook 10.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder, flash=256 * 1024, ram=16 * 1024):
         from elftools.elf.elffile import ELFFile
         from unicorn import Uc, unicorn_const
         from unicorn.arm_const import UC_CPU_ARM_CORTEX_M0
 
         folder = Path(folder)
         sources = [folder / "mnistq_net.c", CHIP / "start.c"]
-        flags = [*CORTEX_M0, f"-I{folder}"]
+        script = (CHIP / "chip.ld").read_text("utf-8")
+        for word, count in (("FLASH_BYTES", flash), ("RAM_BYTES", ram)):
+            script = script.replace(word, str(count))
+        (folder / "chip.ld").write_text(script, "utf-8")
+        flags = [*CORTEX_M0, f"-I{folder}", "-T", str(folder / "chip.ld")]
         program = compile_c(sources, folder / "mnistq_net.elf", flags, zig())
         kind = unicorn_const.UC_MODE_THUMB | unicorn_const.UC_MODE_MCLASS
         self.chip = Uc(unicorn_const.UC_ARCH_ARM, kind)
         self.chip.ctl_set_cpu_model(UC_CPU_ARM_CORTEX_M0)
         read, write = unicorn_const.UC_PROT_READ, unicorn_const.UC_PROT_WRITE
-        self.chip.mem_map(*FLASH, read | unicorn_const.UC_PROT_EXEC)
-        self.chip.mem_map(*RAM, read | write)
+        self.chip.mem_map(FLASH, flash, read | unicorn_const.UC_PROT_EXEC)
+        self.chip.mem_map(RAM, ram, read | write)
+        self.end_of_ram = RAM + ram
         with program.open("rb") as file:
             elf = ELFFile(file)
             for segment in elf.iter_segments("PT_LOAD"):
@@ -117,7 +124,7 @@ class Microcontroller:
             functions = [s for s in symbols if s["st_info"]["type"] == "STT_FUNC"]
             self.functions = sorted((s["st_value"] & ~1, s.name) for s in functions)
             kept = [s for s in elf.iter_sections() if s["sh_flags"] & 2]  # allocated
-            in_ram = sum(s["sh_size"] for s in kept if s["sh_addr"] >= RAM[0])
+            in_ram = sum(s["sh_size"] for s in kept if s["sh_addr"] >= RAM)
             self.sizes = {"flash": sum(s["sh_size"] for s in kept) - in_ram}
             self.sizes["ram"] = in_ram
             self.outputs = table.get_symbol_by_name("output_codes")[0]["st_size"]
@@ -128,7 +135,7 @@ class Microcontroller:
 
         given, made = self.places["input_codes"], self.places["output_codes"]
         self.chip.mem_write(given, bytes(codes))
-        self.chip.reg_write(arm_const.UC_ARM_REG_SP, sum(RAM))
+        self.chip.reg_write(arm_const.UC_ARM_REG_SP, self.end_of_ram)
         self.chip.emu_start(self.places["reset"] | 1, self.places["stop"] & ~1)
         return bytes(self.chip.mem_read(made, self.outputs))
 

@@ -31,6 +31,7 @@ def judge(answer, reference, cases, praise):
             given = answer(*own)
         except Exception as error:
             problem = f"{type(error).__name__}: {error}"
+            reason = getattr(error, "reason", reason)
             if isinstance(error, NameError):
                 reason = "It uses a name that is not defined."
             explain(name, call, show(expected), problem, reason)
