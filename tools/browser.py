@@ -49,6 +49,11 @@ NOT_RUN = """() => [...jupyterapp.shell.currentWidget.content.model.cells]
   .map(cell => cell.sharedModel)
   .filter(cell => cell.cell_type == "code" && !cell.execution_count)
   .map(cell => cell.source.split("\\n")[0])"""
+# Panels whose stored picture is shown beside the live one: their first words.
+TWICE = """() => [...document.querySelectorAll(".jp-OutputArea")]
+  .filter(area => area.querySelector(".widget-image")
+    && area.querySelector(".jp-RenderedImage"))
+  .map(area => area.innerText.split("\\n")[0])"""
 # Keep what the kernel is asked by execute requests and sends because of them.
 RECORD = """() => {
   const {kernel} = jupyterapp.shell.currentWidget.sessionContext.session;
