@@ -106,8 +106,12 @@ def wrong_form(given, expected):
         pairs = zip(given, expected, strict=False)
         return next(filter(None, (wrong_form(*pair) for pair in pairs)), None)
     given = plain(given)
-    if type(expected) is int and type(given) is float and given == expected:
-        return "The number is right, its type is not: give an int."
+    if type(expected) is int and type(given) is float:
+        right = given == expected
+        return "The number is right, its type is not: give an int." if right else None
+    if type(expected) in (int, float) and type(given) not in (int, float):
+        kind = type(expected).__name__
+        return f"The numbers aside: give one number, of Python's type {kind}."
     return None
 
 
