@@ -109,7 +109,8 @@ def wrong_form(given, expected):
     if type(expected) is int and type(given) is float:
         right = given == expected
         return "The number is right, its type is not: give an int." if right else None
-    if type(expected) in (int, float) and type(given) not in (int, float):
+    known = int, float, type(None)  # None: an answer without a return
+    if type(expected) in (int, float) and type(given) not in known:
         kind = type(expected).__name__
         return f"The numbers aside: give one number, of Python's type {kind}."
     return None

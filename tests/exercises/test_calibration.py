@@ -120,7 +120,7 @@ WRONG = {
         ("* new", "* abs(new)", "with their signs"),
         ("return ema", "return max(ema, 0.0)", "with their signs"),
         ("return ema", "return int(ema)", "do not cut it"),
-        ("return ema", "return [ema]", "only the last value"),
+        ("return ema", "return [ema]", "give one number"),
         (
             "ema = decay * ema + (1 - decay) * new",
             "ema = decay * ema + (1 - decay) * new if ema else new",
