@@ -356,7 +356,6 @@ TAUGHT = {
         "high_multiply",
         "rounding_shift",
         "multiply_by_quantized_multiplier",
-        "int_matmul",
     },
     "07_below_8_bits": {"best_scale", "gptq_codes", "fit_layer", "refit_scale"},
     "08_quantization_aware_training": {
