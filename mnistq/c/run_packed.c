@@ -1,0 +1,45 @@
+/* Unpacks the weights of an output, of so many bits each. They are stored with
+   2**(bits - 1) added; a single bit stands for -1 or +1. */
+static void unpack(const layer_t *layer, int32_t output, int32_t size)
+{
+    int32_t bits = layer->bits, half = 1 << (bits - 1);
+    uint32_t place = (uint32_t)(output * size) * (uint32_t)bits;
+    for (int32_t i = 0; i < size; i++, place += (uint32_t)bits) {
+        const uint8_t *byte = layer->weights + place / 8;
+        int32_t code = (byte[0] | byte[1] << 8) >> place % 8 & (2 * half - 1);
+        kernel[i] = (int8_t)(bits == 1 ? 2 * code - 1 : code - half);
+    }
+}
+
+/* The sum of products of an unpacked kernel and the window at (top, left). */
+static int32_t product(const layer_t *layer, const uint8_t *x, int32_t top, int32_t left)
+{
+    int32_t length = layer->columns * layer->channels, sum = 0;
+    const int8_t *w = kernel;
+    for (int32_t i = 0; i < layer->rows; i++) {
+        const uint8_t *from = x + ((top + i) * layer->width + left) * layer->channels;
+        for (int32_t k = 0; k < length; k++)
+            sum += *w++ * *from++;
+    }
+    return sum;
+}
+
+/* Sums are pooled before they are requantized: that never changes their order. */
+static void run_packed(const layer_t *layer, const uint8_t *x, uint8_t *y)
+{
+    int32_t size = layer->rows * layer->columns * layer->channels;
+    int32_t places = layer->out_height * layer->out_width;
+    for (int32_t o = 0; o < layer->outputs; o++) {
+        unpack(layer, o, size);
+        for (int32_t n = 0; n < places; n++) {
+            int32_t top = n / layer->out_width * layer->down;
+            int32_t left = n % layer->out_width * layer->right, best = INT32_MIN;
+            for (int32_t p = 0; p < layer->pool_rows; p++)
+                for (int32_t r = 0; r < layer->pool_columns; r++) {
+                    int32_t sum = product(layer, x, top + p, left + r);
+                    best = sum > best ? sum : best;
+                }
+            y[n * layer->outputs + o] = requantize(layer, o, best + layer->bias[o]);
+        }
+    }
+}
