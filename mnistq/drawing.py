@@ -8,6 +8,7 @@ BOX = 20  # pixels of the longer side of a digit of MNIST
 FINE = 4 * BOX  # the grid on which strokes are made wider or narrower
 # 98 % of 10,000 test digits lie between the first two; the third is their median.
 NARROW, WIDE, USUAL = 1.5, 4.3, 2.3  # widths of a stroke, in MNIST's pixels
+TIE = 1e-6  # what ends in .5 but for the order of a sum is rounded up everywhere
 
 
 def prepare_digit(ink):
@@ -33,9 +34,9 @@ def prepare_digit(ink):
     (h, w), mass = small.shape, small.sum()
     middle_y = float((small.sum(1) * torch.arange(h)).sum() / mass)
     middle_x = float((small.sum(0) * torch.arange(w)).sum() / mass)
-    top = min(max(round(14 - middle_y), 0), 28 - h)
-    left = min(max(round(14 - middle_x), 0), 28 - w)
-    result[top : top + h, left : left + w] = (255 * small).round() / 255
+    top = min(max(round(14 - middle_y + TIE), 0), 28 - h)
+    left = min(max(round(14 - middle_x + TIE), 0), 28 - w)
+    result[top : top + h, left : left + w] = (255 * small + TIE).round() / 255
     return result
 
 

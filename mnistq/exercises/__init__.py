@@ -23,4 +23,4 @@ from mnistq.exercises.real_engines import (
     my_packed_bytes,
     my_first_difference,
 )
-from mnistq.exercises.playground import my_box, my_middle, my_disagreements
+from mnistq.exercises.playground import my_disagreements, my_fewest_bits
