@@ -6,7 +6,7 @@ import torch
 
 BOX = 20  # pixels of the longer side of a digit of MNIST
 FINE = 4 * BOX  # the grid on which strokes are made wider or narrower
-# 98 % of 10,000 test digits lie between the first two; the third is their median.
+# 98 % of the test digits lie between the first two; the third is their median.
 NARROW, WIDE, USUAL = 1.5, 4.3, 2.3  # widths of a stroke, in MNIST's pixels
 TIE = 1e-6  # what ends in .5 but for the order of a sum is rounded up everywhere
 
@@ -16,9 +16,9 @@ def prepare_digit(ink):
 
     ink: [H, W] of any size, 0 (paper) to 1 (ink). What is not 0 is cut out and scaled
     until its longer side has 20 pixels; a stroke narrower than 1.5 or wider than 4.3
-    of them is brought to 2.3; the centre of mass comes to the middle. 0 to 1, in steps
-    of 1 / 255; zeros for an empty picture. A picture of MNIST stays as it is (98 % of
-    10,000). Raises ValueError for other shapes or values.
+    of them is brought near 2.3; the centre of mass comes to the middle. Ink from 0 to
+    1 in steps of 1 / 255, all 0 for an empty picture. 98 % of MNIST's own pictures
+    stay as they are. Raises ValueError for other shapes or values.
     Source: LeCun, Cortes, Burges, "The MNIST database". Taught in notebook 13.
     """
     ink = torch.as_tensor(ink).double()

@@ -22,13 +22,13 @@ def my_fewest_bits(answer):
         (({8: 7, 7: 1}, 7), "7 bits misread it: 8 are the fewest."),
         (({8: 1, 7: 1}, 7), "Nobody reads it: that is 32, float's."),
         (({8: 1, 7: 7}, 7), "8 bits misread it: that 7 bits do not is luck."),
-        (({8: 3, 4: 3, 2: 8, 1: 3}, 3), "1 bit reads it after 2 bits did not: luck."),
-        (({1: 0, 2: 5, 8: 5, 4: 5}, 5), "The bits may come in any order."),
-        (({8: 0, 4: 0, 2: 0, 1: 0}, 0), "A 0 is a digit like any other."),
         (
             ({8: 9, 6: 9, 3: 9, 1: 4}, 9),
             "The answer is one of the bits that were tried.",
         ),
+        (({8: 3, 4: 3, 2: 8, 1: 3}, 3), "1 bit reads it after 2 bits did not: luck."),
+        (({1: 0, 2: 5, 8: 5, 4: 5}, 5), "The bits may come in any order."),
+        (({8: 0, 4: 0, 2: 0, 1: 0}, 0), "A 0 is a digit like any other."),
     ]
     praise = (
         "So every digit has its own cliff. Those of a test set together make the "

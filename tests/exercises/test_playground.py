@@ -40,7 +40,7 @@ RIGHT = [
         "            break",
         "            return fewest",
     ),
-    ("my_fewest_bits", "    return fewest", "    return float(fewest)"),
+    ("my_fewest_bits", "    return fewest", "    return np.int64(fewest)"),
     ("my_disagreements", "different.nonzero().flatten()", "torch.where(different)[0]"),
     (
         "my_disagreements",
