@@ -73,7 +73,7 @@ class Playground(Panel):
     def __init__(self, networks):
         self.networks, self.drawing = networks, Drawing()
         self.kept, self.answers = [], {}
-        super().__init__(self._read, size=(6, 3.4), drawing=self.drawing)
+        super().__init__(self._read, size=(4.6, 4.0), drawing=self.drawing)
         self.image.layout.max_width = "100%"
         labels = [W.Button(description=str(digit)) for digit in range(10)]
         for digit, button in enumerate(labels):
@@ -85,8 +85,8 @@ class Playground(Panel):
         self._count()
         wrap = W.Layout(flex_flow="row wrap", align_items="center")
         keep = W.HBox([W.HTML("<b>Keep it as a</b>"), *labels, forget], layout=wrap)
-        answers = W.VBox([self.text, self.image])
-        answers.layout.max_width = "100%"
+        beside = W.Layout(flex="1 1 250px", min_width="0", margin="0 0 0 12px")
+        answers = W.VBox([self.text, self.image], layout=beside)
         both = W.HBox([self.drawing, answers], layout=W.Layout(flex_flow="row wrap"))
         self.children = [both, keep, self.tally]
 
@@ -99,12 +99,7 @@ class Playground(Panel):
         scores = {name: net(x)[0].softmax(0) for name, net in self.networks.items()}
         self.answers = {name: int(row.argmax()) for name, row in scores.items()}
         draw_answers(figure, picture, scores)
-        said = {}
-        for name, digit in self.answers.items():
-            said.setdefault(digit, []).append(name)
-        return "; ".join(
-            f"{digit}: {', '.join(names)}" for digit, names in said.items()
-        )
+        return said(self.answers)
 
     def keep(self, label):
         """Keep the drawing with its label; once more, and the label is corrected."""
@@ -137,16 +132,25 @@ class Playground(Panel):
         )
 
 
+def said(answers):
+    """Return in words what {name: digit} holds, the first network's answer first."""
+    (first, digit), *others = answers.items()
+    unlike = [f"{name} ({answer})" for name, answer in others if answer != digit]
+    alike = len(others) - len(unlike)
+    text = f"{first} reads {digit}, as do {alike} of the {len(others)} others."
+    return f"{text} Not so: {', '.join(unlike)}." if unlike else text
+
+
 def draw_answers(figure, picture, scores):
     """Draw the picture that is read and a row of ten scores for each network."""
     figure.set_layout_engine("none")  # the automatic one is slow
-    seen = figure.add_axes((0.0, 0.58, 0.2, 0.36))
-    seen.imshow(picture, cmap="Greys", vmin=0, vmax=1)
-    seen.set_title("what is read", fontsize=9)
+    seen = figure.add_axes((0.02, 0.82, 0.2, 0.18))
+    seen.imshow(picture.numpy(), "Greys", vmin=0, vmax=1, interpolation="nearest")
     seen.axis("off")
-    axis = figure.add_axes((0.4, 0.03, 0.46, 0.88))
+    figure.text(0.23, 0.95, "what is read", fontsize=9, va="center")
+    axis = figure.add_axes((0.26, 0.01, 0.54, 0.75))
     shares = torch.stack([*scores.values()])
-    axis.imshow(shares, cmap="Greys", vmin=0, vmax=1, aspect="auto")
+    axis.imshow(shares.numpy(), cmap="Greys", vmin=0, vmax=1, aspect="auto")
     answers = shares.argmax(1).tolist()
     for row, digit in enumerate(answers):
         color = "k" if digit == answers[0] else ACCENT
@@ -179,7 +183,7 @@ def draw_codes(figure, codes):
     for place, (name, (*shape, rows)) in enumerate(shapes.items()):
         x = codes[name][0].float()
         axis = figure.add_axes((0.01 + 0.2 * place, 0.05, 0.18, 0.75))
-        axis.imshow(tiles(x.reshape(shape), rows), cmap="Greys", vmin=0)
+        axis.imshow(tiles(x.reshape(shape), rows).numpy(), cmap="Greys", vmin=0)
         axis.set_title(f"enters {name}\n0 to {int(x.max())}", fontsize=9)
         axis.axis("off")
     scores = codes["output"][0].tolist()

@@ -6,7 +6,7 @@ globalThis.drawingField = (place, changed) => { // changed: called after each ch
   const STEP = 4; // the way of the pen for one arrow key
   place.innerHTML = `
     <style>
-      .field { width: 280px; max-width: 100%; color: #222; font: 14px sans-serif; }
+      .field { width: 280px; max-width: 100%; box-sizing: border-box; color: #222; font: 14px sans-serif; }
       .field .paper { position: relative; aspect-ratio: 1; }
       .field canvas { width: 100%; height: 100%; background: white; cursor: crosshair;
         border: 1px solid #555; box-sizing: border-box; touch-action: none; }
@@ -20,7 +20,7 @@ globalThis.drawingField = (place, changed) => { // changed: called after each ch
         background: #eee; border: 1px solid #888; border-radius: 4px; cursor: pointer; }
       .field label { display: flex; flex: 1; gap: 6px; align-items: center;
         padding: 6px; background: #eee; border-radius: 4px; min-width: 0; }
-      .field input { flex: 1; min-width: 0; }
+      .field input { flex: 1; width: 0; min-width: 0; }
       .field .said { position: absolute; width: 1px; height: 1px; overflow: hidden;
         clip-path: inset(50%); }
     </style>
