@@ -78,17 +78,25 @@ def stroke_width(ink):
     return float(4 * ink.sum() / slope.sqrt().sum())
 
 
-def with_usual_strokes(ink):
-    """Return ink, [H, W] with a longer side of FINE, with strokes as MNIST has them."""
-    # Through a window of one of MNIST's pixels: those of its pictures make no stairs.
+def seen_width(ink):
+    """Return the strokes' width in MNIST's pixels; ink: [H, W], FINE pixels long.
+
+    Seen through a window of one such pixel, or the squares of MNIST's own pictures
+    would make stairs, whose edge is too long.
+    """
     window = FINE // BOX
     seen = torch.nn.functional.pad(ink, (window,) * 4)[None]
-    width = stroke_width(torch.nn.functional.avg_pool2d(seen, window, 1)[0])
-    narrow, wide, usual = (pixels * FINE / BOX for pixels in (NARROW, WIDE, USUAL))
-    if narrow <= width <= wide:
+    seen = torch.nn.functional.avg_pool2d(seen, window, 1)[0]
+    return stroke_width(seen) / window
+
+
+def with_usual_strokes(ink):
+    """Return ink, [H, W] with a longer side of FINE, with strokes as MNIST has them."""
+    width = seen_width(ink)
+    if NARROW <= width <= WIDE:
         return ink
-    # The whole grows with its strokes: width + 2 r of FINE + 2 r is as usual of FINE.
-    radius = (usual - width) * FINE / (FINE - usual) / 2
+    # The whole grows with its strokes: width + 2 r of BOX + 2 r is as USUAL of BOX.
+    radius = (USUAL - width) * FINE / (BOX - USUAL) / 2
     ink = torch.nn.functional.pad(ink, (math.ceil(abs(radius)),) * 4)
     # Nothing vanishes: any shape has room for a circle of radius area / edge.
     return thickened(ink, radius) if radius > 0 else 1 - thickened(1 - ink, -radius)

@@ -103,10 +103,9 @@ globalThis.prepareDigit = (() => {
 
   function withUsualStrokes(image) {
     const size = FINE / BOX;
-    const width = strokeWidth(windowMeans(padded(image, size), size));
-    const [narrow, wide, usual] = [NARROW, WIDE, USUAL].map((n) => (n * FINE) / BOX);
-    if (narrow <= width && width <= wide) return image;
-    const radius = ((usual - width) * FINE) / (FINE - usual) / 2;
+    const width = strokeWidth(windowMeans(padded(image, size), size)) / size;
+    if (NARROW <= width && width <= WIDE) return image;
+    const radius = ((USUAL - width) * FINE) / (BOX - USUAL) / 2;
     image = padded(image, Math.ceil(Math.abs(radius)));
     return radius > 0 ? thickened(image, radius)
       : inverse(thickened(inverse(image), -radius));
