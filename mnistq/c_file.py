@@ -86,7 +86,7 @@ def export_c(qnet, folder, packed=True):
         *(f"static {buffer}[{count}];" for buffer, count in memory.items()),
         "",
         *map(_text, dict.fromkeys(functions)),
-        _table("const uint8_t MNISTQ_PIXEL_TO_CODE[256]", _pixel_codes(qnet)),
+        _table("const uint8_t MNISTQ_PIXEL_TO_CODE[256]", pixel_codes(qnet)),
         *tables,
         "void mnistq_run(const uint8_t *input_codes, uint8_t *output_codes)\n{",
         *calls,
@@ -216,7 +216,8 @@ def _folded_bias(layer):
     return (layer.bias.long() - layer.in_zero_point * sums).tolist()
 
 
-def _pixel_codes(qnet):
+def pixel_codes(qnet):
+    """Return [code of a pixel of 0, ..., of 255], as MNIST is normalised."""
     images = (torch.arange(256, dtype=torch.uint8) / 255 - MEAN) / STD
     grid = (qnet.in_bits, qnet.in_scale, qnet.in_zero_point)
     return quantize_tensor(images, *grid).tensor.tolist()

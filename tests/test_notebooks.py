@@ -365,7 +365,7 @@ TAUGHT = {
         "LearnedStep",
     },
     "09_real_engines": set(),
-    "13_playground": set(),
+    "13_playground": {"area_average", "stroke_width"},
 }
 
 

@@ -24,4 +24,4 @@ from mnistq.exercises.real_engines import (
     my_first_difference,
 )
 from mnistq.exercises.in_c import my_multiply_in_c, my_unpack_in_c
-from mnistq.exercises.playground import my_box, my_middle, my_disagreements
+from mnistq.exercises.playground import my_disagreements, my_fewest_bits
