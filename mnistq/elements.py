@@ -148,7 +148,7 @@ class TernaryElement(Element):
 class TableElement(Element):
     """Any numbers, in rising order: the code is the place in the table.
 
-    Taught in notebook 12.
+    Source of the ties: bitsandbytes, dQuantizeNF4. Taught in notebook 12.
     """
 
     table: tuple
@@ -163,7 +163,7 @@ class TableElement(Element):
         return torch.tensor(self.table, dtype=torch.float64)
 
     def encode(self, x):
-        """Return codes, uint8, of the nearest numbers; ties go down, as bitsandbytes'."""
+        """Return codes, uint8, of the nearest numbers; a tie goes to the lower one."""
         middles = (self.values[1:] + self.values[:-1]) / 2
         return torch.bucketize(x.double(), middles).to(torch.uint8)
 
@@ -173,8 +173,8 @@ def normal_float(bits=4):
 
     Quantiles of the normal distribution at equally spaced probabilities, 2**(bits-1)
     above 0 and one fewer below it, with 0 between them, divided by the largest. The
-    outermost probability is 1 - (1/32 + 1/30) / 2 at 4 bits: half a bin is left out, the
-    mean of those of 16 bins and of 15.
+    outermost probability is 1 - (1/32 + 1/30) / 2 at 4 bits: half a bin is left out,
+    the mean of those of 16 bins and of 15.
     Source: Dettmers et al. 2023 (arXiv 2305.14314), section 3 and appendix E;
     bitsandbytes, create_normal_map. Taught in notebook 12.
     """

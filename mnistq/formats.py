@@ -154,28 +154,29 @@ class Format:
         Raises ValueError for NaN, infinity or an empty tensor. Taught in notebook 12.
         """
         check_tensor(x)
-        blocks = _split(x.double(), self.group)
-        scales = self.scale.encode(blocks, self.element) if scales is None else scales
-        scale, zero_point = self._spread(scales)
-        codes = self.element.encode(_over(blocks, scale) + zero_point)
-        return Encoded(_joined(codes, x.shape), scales)
+        x = x.double()
+        if scales is None:
+            scales = self.scale.encode(_split(x, self.group), self.element)
+        scale, zero_point = self.grid(scales, x.shape[-1])
+        return Encoded(self.element.encode(_over(x, scale) + zero_point), scales)
 
     def decode(self, encoded):
         """Return scale * (element's value - zero_point), float32."""
-        scale, zero_point = self._spread(encoded.scales)
-        values = _split(self.element.decode(encoded.codes), self.group)
-        x_hat = scale * (values - zero_point)
-        return _joined(x_hat, encoded.codes.shape).float()
+        codes, scales = encoded
+        scale, zero_point = self.grid(scales, codes.shape[-1])
+        return (scale * (self.element.decode(codes) - zero_point)).float()
 
     def round(self, x):
         """Return x as it comes back, float32."""
         return self.decode(self.encode(x))
 
-    def steps(self, encoded):
-        """Return the scale of each value, float64, of the codes' shape."""
-        scale, _ = self._spread(encoded.scales)
-        ones = _split(torch.ones(encoded.codes.shape, dtype=torch.float64), self.group)
-        return _joined(scale * ones, encoded.codes.shape)
+    def grid(self, scales, n):
+        """Return the scale and the zero point of each value, float64 [..., n]."""
+        group = n if self.group is None else self.group
+        return [
+            t.repeat_interleave(group, -1)[..., :n] if t.dim() else t
+            for t in self.scale.decode(*scales)
+        ]
 
     def to_bytes(self, encoded):
         """Return all that is stored: packed codes, then the scales, little endian."""
@@ -190,18 +191,11 @@ class Format:
         """Return the bits that each value of x takes, scales included: a float."""
         return 8 * len(self.to_bytes(self.encode(x))) / x.numel()
 
-    def _spread(self, scales):
-        return [t.unsqueeze(-1) for t in self.scale.decode(*scales)]
-
 
 def _split(x, group):
     """Return x [..., n] as [..., groups, group], zeros after the end of a row."""
     group = x.shape[-1] if group is None else group
     return F.pad(x, (0, -x.shape[-1] % group)).unflatten(-1, (-1, group))
-
-
-def _joined(blocks, shape):
-    return blocks.flatten(-2)[..., : shape[-1]]
 
 
 def _over(x, scale):
@@ -230,12 +224,13 @@ def gptq_round(form, w, h, damping=0.01):
     w: float [out, n]; h: sum x x^T over the inputs [n, n]. Raises ValueError as gptq.
     Source: Frantar et al. 2022 (arXiv 2210.17323), section 3. Taught in notebook 12.
     """
-    start = form.encode(w)
-    columns = iter(form.steps(start).T)
+    grid = form.grid(form.encode(w).scales, w.shape[1])
+    columns = zip(*(t.expand(w.shape).T for t in grid), strict=True)
 
     def nearest(column):  # gptq_codes asks for one after the other
-        scale = next(columns)
-        return scale * form.element.decode(form.element.encode(_over(column, scale)))
+        scale, zero_point = next(columns)
+        codes = form.element.encode(_over(column, scale) + zero_point)
+        return scale * (form.element.decode(codes) - zero_point)
 
     u, ones = inverse_factor(h, w.shape[1], damping), torch.ones(len(w)).double()
     return gptq_codes(w.double(), u, ones, nearest).float()
