@@ -38,7 +38,7 @@ class FloatElement(Element):
     special: "ieee", the largest e means infinity and NaN, as in IEEE 754 (E5M2); "nan",
     the largest magnitude alone is NaN and nothing is infinite (E4M3); "", every code is
     a number (FP6, FP4).
-    Source: OCP OFP8 1.0; OCP MX 1.0, section 5.3. Taught in notebook 12.
+    Source: OCP OFP8 1.0; OCP MX 1.0. Taught in notebook 12.
     """
 
     exponent_bits: int
@@ -77,8 +77,8 @@ class FloatElement(Element):
 
         Beyond the largest number: that number if saturate or if nothing is special,
         else the code after it, which means infinity (E5M2) or NaN (E4M3). NaN stays
-        NaN; Raises ValueError for NaN where no code means it.
-        Source: OCP OFP8 1.0 and MX 1.0. Taught in notebook 12.
+        NaN. Raises ValueError for NaN where no code means it.
+        Source: OCP OFP8 1.0; OCP MX 1.0. Taught in notebook 12.
         """
         x = x.double()
         nan = torch.isnan(x)
@@ -86,7 +86,8 @@ class FloatElement(Element):
             raise ValueError(f"{self} has no code for NaN: remove it first.")
         size = x.abs().nan_to_num(0, posinf=2.0 ** (2**self.exponent_bits))
         least = 1 - self.bias  # the exponent of the smallest normal number
-        exponent = (torch.frexp(size).exponent - 1).clamp(min=least)
+        exponent = torch.frexp(size).exponent - 1  # of 0 it says -1
+        exponent = torch.where(size > 0, exponent, least).clamp(min=least)
         step = 2.0 ** (exponent - self.mantissa_bits).double()
         # One step beyond the last number of an exponent is the first of the next, so
         # codes count the magnitudes without a gap.
@@ -101,8 +102,8 @@ class IntElement(Element):
     """Whole numbers times unit: -k to k, k = 2**(bits-1) - 1, or 0 to 2**bits - 1.
 
     Signed codes are two's complement; the lowest one is read but never made, so that -x
-    has a code where x has one. Source: OCP MX 1.0, section 5.3 (INT8, whose unit is
-    2**-6). Taught in notebook 12.
+    has a code where x has one. Source: OCP MX 1.0 (INT8, whose unit is 2**-6).
+    Taught in notebook 12.
     """
 
     bits: int

@@ -8,6 +8,7 @@ the zero point of each block, float64 [..., groups].
 from collections import namedtuple
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -77,8 +78,8 @@ class MeanScale:
 class PowerScale:
     """scale = 2**(floor(log2 max|x|) - floor(log2 largest)): that of MX.
 
-    Stored as E8M0, exponent + 127 in a byte; 255 is NaN, and with it all of its block.
-    Source: OCP MX 1.0, sections 5.4 and 6.3. Taught in notebook 12.
+    Stored as E8M0, exponent + 127 in a byte; 255 is NaN, and so is all of its block.
+    Source: OCP MX 1.0, section 6.3. Taught in notebook 12.
     """
 
     def encode(self, blocks, element):
@@ -203,8 +204,10 @@ def _over(x, scale):
 
 
 def _stored(scale, dtype):
-    """Return scales as dtype, at most its largest number."""
-    return scale.clamp(max=torch.finfo(dtype).max).to(dtype)
+    """Return scales as dtype, at most its largest number, rounded once."""
+    kind = {torch.float16: np.float16, torch.float32: np.float32}[dtype]
+    scale = scale.clamp(max=torch.finfo(dtype).max)
+    return torch.from_numpy(scale.numpy().astype(kind))  # torch would go by float32
 
 
 def int_groups(bits, group, affine=False):
