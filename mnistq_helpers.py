@@ -130,6 +130,7 @@ from mnistq.formats import (
     FORMATS,
     Encoded,
     Format,
+    PowerScale,
     gptq_round,
     int_groups,
 )

@@ -232,10 +232,12 @@ def gptq_round(form, w, h, damping=0.01):
 
     def nearest(column):  # gptq_codes asks for one after the other
         scale, zero_point = next(columns)
-        codes = form.element.encode(_over(column, scale) + zero_point)
+        steps = torch.where(scale > 0, column / scale, 0)
+        codes = form.element.encode(steps + zero_point)
         return scale * (form.element.decode(codes) - zero_point)
 
-    u, ones = inverse_factor(h, w.shape[1], damping), torch.ones(len(w)).double()
+    u = inverse_factor(h, w.shape[1], damping)
+    ones = torch.ones(len(w)).double()
     return gptq_codes(w.double(), u, ones, nearest).float()
 
 
