@@ -308,6 +308,7 @@ TAUGHT = {
         "LearnedStep",
     },
     "09_real_engines": set(),
+    "12_todays_formats": {"gptq_round"},
     "13_playground": set(),
 }
 

@@ -23,4 +23,9 @@ from mnistq.exercises.real_engines import (
     my_packed_bytes,
     my_first_difference,
 )
+from mnistq.exercises.todays_formats import (
+    my_mxfp4,
+    my_normal_float,
+    my_paying_groups,
+)
 from mnistq.exercises.playground import my_box, my_middle, my_disagreements
