@@ -343,6 +343,15 @@ def test_a_block_of_mxfp4_by_hand():
     assert torch.equal(twice.codes, encoded.codes)
 
 
+def test_a_scale_is_rounded_once():
+    """(high - low) / 15 lies a hair above the middle of two float16, and counts."""
+    x = torch.tensor([[15 * (1 + 2**-11), -1e-9]])
+    scale, _ = mq.int_groups(4, 32, affine=True).encode(x).scales
+    assert scale.item() == 1 + 2**-10
+    huge = mq.int_groups(4, 32).encode(torch.tensor([[3e38, 1.0]]))
+    assert huge.scales[0].item() == 65504 and huge.codes[0, 0] == 7
+
+
 def test_the_scale_of_mx_at_its_ends():
     form, one = mq.FORMATS["MXFP8 E4M3"], torch.tensor([[0x38]], dtype=torch.uint8)
     for code, value in ((0, 2.0**-127), (127, 1.0), (254, 2.0**127)):
