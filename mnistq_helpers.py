@@ -130,7 +130,6 @@ from mnistq.formats import (
     FORMATS,
     Encoded,
     Format,
-    PowerScale,
     gptq_round,
     int_groups,
 )
