@@ -115,6 +115,27 @@ from mnistq.c_file import export_c
 from mnistq.js_file import export_js
 from mnistq.chips import Microcontroller, ThisProcessor, compile_c, load_c
 
+# 12 Today's formats
+from mnistq.elements import (
+    E2M1,
+    E2M3,
+    E3M2,
+    E4M3,
+    E5M2,
+    FloatElement,
+    IntElement,
+    TableElement,
+    TernaryElement,
+    normal_float,
+)
+from mnistq.formats import (
+    FORMATS,
+    Encoded,
+    Format,
+    gptq_round,
+    int_groups,
+)
+
 # From 01 on; 02
 from mnistq.figures import ACCENT, SECOND, STYLE, label_lines
 from mnistq.widgets import Panel, bits_slider
