@@ -311,15 +311,15 @@ def test_what_fits_only_after_flattening_is_refused_by_the_exporters(tmp_path):
 def test_training_with_rounding_takes_these_networks(small):
     net, images = small
     shape = images.shape[1:]
+    labels = torch.arange(len(images)) % 2
+    images = images + labels[:, None, None, None]
     qat = mq.QatNet(net, mq.calibrate(net, images, "minmax"), 4, 4, in_shape=shape)
-    labels = torch.arange(len(images)) % 10
-    history = mq.fine_tune(qat, images, labels, epochs=12, lr=0.1, shift=1)
+    history = mq.fine_tune(qat, images, labels, epochs=10, lr=0.1, shift=1)
     assert history[-1]["loss"] < 0.9 * history[0]["loss"]
     exact = torch.log_softmax(qat.quantize("float")(images), 1)
     assert qat.quantize().in_shape == shape
     # Where a sum lies on a tie, another order of adding may choose the other code.
     assert (exact - qat(images)).abs().median() < 1e-4
-    assert (net.stem.weight == small[0].stem.weight).all()
 
 
 def test_the_best_recipe_takes_these_networks(small):
