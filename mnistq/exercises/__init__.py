@@ -23,4 +23,5 @@ from mnistq.exercises.real_engines import (
     my_packed_bytes,
     my_first_difference,
 )
+from mnistq.exercises.in_c import my_multiply_in_c, my_unpack_in_c
 from mnistq.exercises.playground import my_box, my_middle, my_disagreements
