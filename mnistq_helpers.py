@@ -130,6 +130,7 @@ from mnistq.onnx_file import export_onnx
 from mnistq.tflite_file import export_tflite
 
 # 10 The same in C
+from mnistq.c_steps import C_STEPS
 from mnistq.c_file import export_c
 from mnistq.chips import Microcontroller, ThisProcessor, compile_c, load_c
 
