@@ -68,12 +68,12 @@ def load_c(sources, flags=()):
 class ThisProcessor:
     """The C network compiled for the processor that runs Python.
 
-    folder: what export_c wrote. run(codes) returns the codes of the scores.
-    Used in notebook 10.
+    folder: what export_c wrote; flags: more of the compiler's arguments.
+    run(codes) returns the codes of the scores. Used in notebook 10.
     """
 
-    def __init__(self, folder):
-        self.library = load_c([Path(folder) / "mnistq_net.c"])
+    def __init__(self, folder, flags=()):
+        self.library = load_c([Path(folder) / "mnistq_net.c"], flags)
         header = (Path(folder) / "mnistq_net.h").read_text("utf-8")
         outputs = re.search(r"MNISTQ_OUTPUTS (\d+)", header)[1]
         self.output_codes = ctypes.create_string_buffer(int(outputs))

@@ -178,7 +178,7 @@ def my_multiply_in_c(answer):
     ends = [-(2**31), -(2**31) + 1, -1, 0, 1, most - 1, most]
     acc[::10] = rng.choice(ends, count // 10)
     m0 = rng.integers(2**30, 2**31, count)
-    m0[::3] = rng.choice([half, 3 * 2**29, most], count // 3)  # ties, and an end
+    m0[::4] = rng.choice([half, 3 * 2**29, most], count // 4)  # ties, and an end
     examples = np.stack([acc, m0, rng.integers(-30, 32, count)], 1)
     order = np.argsort(np.abs(acc), kind="stable")
     batch = list(map(tuple, examples[order].tolist()))

@@ -125,12 +125,13 @@ def wrong_form(given, expected):
         pairs = zip(given, expected, strict=False)
         return next(filter(None, (wrong_form(*pair) for pair in pairs)), None)
     given = plain(given)
-    if isinstance(expected, int | float) and (
-        isinstance(given, list | tuple) or hasattr(given, "shape")
-    ):
-        return "The numbers aside: give one number."
-    if type(expected) is int and type(given) is float and given == expected:
-        return "The number is right, its type is not: give an int."
+    if type(expected) is int and type(given) is float:
+        right = given == expected
+        return "The number is right, its type is not: give an int." if right else None
+    known = int, float, type(None)  # None: an answer without a return
+    if type(expected) in (int, float) and type(given) not in known:
+        kind = type(expected).__name__
+        return f"The numbers aside: give one number, of Python's type {kind}."
     return None
 
 
