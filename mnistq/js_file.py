@@ -9,12 +9,8 @@ import numpy as np
 from mnistq.c_file import pixel_codes
 from mnistq.files import write_whole
 from mnistq.mnistq_file import packed_weights
-from mnistq.steps import (
-    QuantizedLayer,
-    QuantizedMaxPool,
-    check_requantize,
-    file_plan,
-)
+from mnistq.plan import check_requantize, file_plan
+from mnistq.steps import QuantizedLayer, QuantizedMaxPool
 
 
 def export_js(qnet, path):
@@ -23,11 +19,18 @@ def export_js(qnet, path):
     The script calls mnistq.add with the steps as JSON and, in base64, the bytes of all
     tables: the 256 codes of a pixel, then of each layer the weights in weight_bits bits
     each, int32 biases and multipliers, int8 shifts. mnistq.run gives the same codes.
-    Raises ValueError unless requantize is "fixed": the page has only integers.
+    Raises ValueError unless requantize is "fixed", for the page has only integers, and
+    for a step that it does not have.
     """
     check_requantize(qnet, "fixed", "The page")
     steps, tables = [], [bytes(pixel_codes(qnet))]
-    for step, (_, in_shape), _ in file_plan(qnet):
+    for step, ((_, in_shape), *_), _ in file_plan(qnet):
+        if type(step) not in JS_STEPS or not plain(step):
+            raise ValueError(
+                f"{step.output} comes from a {type(step).__name__} that the page does "
+                "not have: it takes chains of layers without stride, padding or "
+                "groups, and max pooling."
+            )
         entry, data = JS_STEPS[type(step)](step, in_shape)
         steps.append({"shape": list(in_shape), **entry})
         tables.append(data)
@@ -41,6 +44,12 @@ def export_js(qnet, path):
     path = Path(path)
     text = f"mnistq.add({json.dumps(path.stem)}, {json.dumps(net)});\n"
     write_whole(path, text.encode())
+
+
+def plain(step):
+    """Return whether a step is no convolution with stride, padding or groups."""
+    settings = ("stride", (1, 1)), ("padding", (0, 0)), ("groups", 1)
+    return all(getattr(step, name, value) == value for name, value in settings)
 
 
 def js_layer(layer, shape):

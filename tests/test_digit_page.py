@@ -235,3 +235,20 @@ def test_a_network_of_another_rounding_is_refused(ranges, net, tmp_path):
     with pytest.raises(ValueError, match="cannot round as requantize='float'"):
         mq.export_js(qnet, tmp_path / "n.js")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_step_that_the_page_does_not_have_is_refused_by_name(tmp_path):
+    images = torch.randn(4, 1, 28, 28)
+    for layer in (nn.Conv2d(1, 2, 3, stride=2), nn.Conv2d(1, 2, 3, padding=1)):
+        net = nn.Sequential(layer, nn.Flatten(), nn.LazyLinear(10))
+        net(images)
+        qnet = mq.quantize_net(net, mq.calibrate(net, images))
+        with pytest.raises(ValueError, match="QuantizedLayer that the page does not"):
+            mq.export_js(qnet, tmp_path / "net.js")
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.AvgPool2d(2), nn.Flatten())
+    net = net.append(nn.LazyLinear(10))
+    net(images)
+    qnet = mq.quantize_net(net, mq.calibrate(net, images))
+    with pytest.raises(ValueError, match="QuantizedAverage that the page does not"):
+        mq.export_js(qnet, tmp_path / "net.js")
+    assert not list(tmp_path.iterdir())
