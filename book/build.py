@@ -106,8 +106,6 @@ def write_source(source, recordings, recorded):
         text = relink(path.read_text("utf-8"), Path("docs"), pages)
         (source / "docs" / path.name).write_text(text, "utf-8")
     text = put_panels((BOOK / "index.md").read_text("utf-8"), panels)
-    if not DIGITS.exists():
-        text = re.sub(r'<p class="digits">.*</p>', "", text)
     (source / "index.md").write_text(relink(text, Path(), pages), "utf-8")
 
 
@@ -130,9 +128,7 @@ def build(out, notebooks, most=record.MOST):
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going"]
     command += ["-d", out / "doctrees", out / "source", out / "html"]
     subprocess.run(command, check=True, env=environment)
-    if DIGITS.exists():
-        command = [sys.executable, DIGITS, out / "html" / "digits"]
-        subprocess.run(command, check=True)
+    subprocess.run([sys.executable, DIGITS, out / "html" / "digits"], check=True)
     files = [path for path in (out / "html").rglob("*") if path.is_file()]
     size = sum(path.stat().st_size for path in files)
     print(f"{size / 1e6:.1f} MB in {len(files)} files")

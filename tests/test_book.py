@@ -254,3 +254,16 @@ def test_the_setup_cell_is_folded_and_solutions_open(pages):
     solution.locator("summary").click()
     assert code.is_visible()
     page.close()
+
+
+def test_the_first_page_leads_to_one_where_a_finger_draws(pages):
+    page = pages("index.html", narrow=True)
+    page.get_by_role("link", name="Draw a digit").tap()
+    page.wait_for_url("**/digits/digits.html")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.get_by_role("button", name="A 3 from the test set").tap()
+    page.wait_for_function(
+        "[...document.querySelectorAll('td.answer')].every(e => e.innerText == '3')"
+    )
+    assert page.locator("td.answer").count() == 4
+    page.close()

@@ -169,7 +169,7 @@ def test_a_link_to_no_file_or_to_no_heading_is_found():
     assert broken_links(PATHS[1], good) == []
     for bad in ("00_none.ipynb", f"{PATHS[0].name}#None", "#None", "../READ.md"):
         assert broken_links(PATHS[1], f"{good} [d]({bad})") == [bad]
-    assert broken_links(TEXTS[0], "[a](#start) [b](#Start)") == ["#Start"]
+    assert broken_links(TEXTS[0], "[a](#to-look-up) [b](#Look)") == ["#Look"]
 
 
 @each_notebook

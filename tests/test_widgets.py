@@ -131,6 +131,9 @@ def test_the_picture_says_the_settings_and_leaves_out_what_has_no_label():
         panel = mq.Panel(text, size=(4, 1), **controls)
         picture = shown(panel)[1]
         strips.append(picture[: len(picture) - 100])
+    labelled.value = 0.75
+    panel = mq.Panel(text, size=(4, 1), a=labelled)
+    assert not np.array_equal(strips[0], shown(panel)[1][:-100])
     assert np.array_equal(strips[0], strips[1])
     assert len(strips[2]) < len(strips[0])
 
