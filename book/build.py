@@ -1,10 +1,10 @@
 """Build the book: a static site of the notebooks whose panels move without Python.
 
 usage: python -m book.build OUT [NOTEBOOK ...]    (default: all of notebooks/)
-The site comes to lie in OUT/html: open its index.html. Its pages are the stored
-notebooks, docs/ and book/pages/; the notebooks are executed to record their panels
+The site comes to lie in OUT/html: open its index.html. Its pages are index.md,
+the stored notebooks and docs/; the notebooks are executed to record their panels
 (record.py), which takes long, and the recordings are kept in OUT/recorded for the next
-time. What book/static/ holds is found by the pages as _static/NAME.
+time. What static/ holds is found by the pages as _static/NAME.
 """
 
 import importlib.util
@@ -25,6 +25,7 @@ from book.player import panel_html
 BOOK = Path(__file__).resolve().parent
 ROOT = BOOK.parent
 REPOSITORY = (ROOT / "tools" / "repository.txt").read_text("utf-8").strip()
+DIGITS = BOOK / "digits" / "build.py"  # makes digits/digits.html, a page of its own
 MOST_BYTES = 40_000_000  # of the whole site
 BADGE = r"\[!\[Open in Colab\]\([^)]*\)\]"  # its picture lies elsewhere
 
@@ -104,12 +105,10 @@ def write_source(source, recordings, recorded):
     for path in texts:
         text = relink(path.read_text("utf-8"), Path("docs"), pages)
         (source / "docs" / path.name).write_text(text, "utf-8")
-    others = sorted((BOOK / "pages").glob("*.md"))
-    names = "\n".join(path.stem for path in others if path.stem != "index")
-    for path in others:
-        text = put_panels(path.read_text("utf-8"), panels)
-        text = relink(text.replace("<!-- pages -->", names), Path(), pages)
-        (source / path.name).write_text(text, "utf-8")
+    text = put_panels((BOOK / "index.md").read_text("utf-8"), panels)
+    if not DIGITS.exists():
+        text = re.sub(r'<p class="digits">.*</p>', "", text)
+    (source / "index.md").write_text(relink(text, Path(), pages), "utf-8")
 
 
 def build(out, notebooks, most=record.MOST):
@@ -131,6 +130,9 @@ def build(out, notebooks, most=record.MOST):
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going"]
     command += ["-d", out / "doctrees", out / "source", out / "html"]
     subprocess.run(command, check=True, env=environment)
+    if DIGITS.exists():
+        command = [sys.executable, DIGITS, out / "html" / "digits"]
+        subprocess.run(command, check=True)
     files = [path for path in (out / "html").rglob("*") if path.is_file()]
     size = sum(path.stat().st_size for path in files)
     print(f"{size / 1e6:.1f} MB in {len(files)} files")

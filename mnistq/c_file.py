@@ -85,7 +85,7 @@ def export_c(qnet, folder, packed=True):
         *(f"static {buffer}[{numbers}];" for buffer, numbers in memory.items()),
         "",
         *map(_text, dict.fromkeys(functions)),
-        table("const uint8_t MNISTQ_PIXEL_TO_CODE[256]", _pixel_codes(qnet)),
+        table("const uint8_t MNISTQ_PIXEL_TO_CODE[256]", pixel_codes(qnet)),
         *tables,
         "void mnistq_run(const uint8_t *input_codes, uint8_t *output_codes)\n{",
         *calls,
@@ -148,7 +148,8 @@ def _text(name):
     return (FUNCTIONS / f"{name}.c").read_text("utf-8")
 
 
-def _pixel_codes(qnet):
+def pixel_codes(qnet):
+    """Return [code of a pixel of 0, ..., of 255], as MNIST is normalised."""
     images = (torch.arange(256, dtype=torch.uint8) / 255 - MEAN) / STD
     grid = (qnet.in_bits, qnet.in_scale, qnet.in_zero_point)
     return quantize_tensor(images, *grid).tensor.tolist()

@@ -87,10 +87,10 @@ class Program:
     def __call__(self, given):
         try:
             done = subprocess.run(
-                [self.path], input=given, capture_output=True, timeout=20, check=False
+                [self.path], input=given, capture_output=True, timeout=5, check=False
             )
         except subprocess.TimeoutExpired as error:
-            raise Stopped("after 20 s: it does not end") from error
+            raise Stopped("after 5 s: it does not end") from error
         if done.returncode:
             said = done.stderr.decode("utf-8", "replace")
             found = re.search(r"runtime error: (.+)|AddressSanitizer: (\S+)", said)
@@ -125,15 +125,23 @@ def judge_c(answer, frame, run, reference, cases, batch, praise):
             return run(program, [arguments])[0]
 
         answered.__name__ = name
+        reason = "None of the examples before; what is special about this one?"
         try:
-            pairs = zip(batch, run(program, batch), strict=True)
-            found = (b for b, y in pairs if difference(y, reference(*b)) is not None)
-            last = [next(found, batch[0])]
+            few = [arguments for arguments, _ in cases]
+            wrong = [*differing(program, run, reference, few)]
+            wrong = wrong or [*differing(program, run, reference, batch)]
+            last = wrong[:1] or batch[:1]
         except Stopped:  # the examples one by one say where
             last = batch[:100]
-        reason = "None of the examples before; what is special about this one?"
         cases = [*cases, *((example, reason) for example in last)]
         judge(answered, reference, cases, praise)
+
+
+def differing(program, run, reference, examples):
+    """Yield the examples that the program gets wrong."""
+    for example, made in zip(examples, run(program, examples), strict=True):
+        if difference(made, reference(*example)) is not None:
+            yield example
 
 
 def my_multiply_in_c(answer):
