@@ -177,6 +177,7 @@ def every_control_moves(page, errors):
     browser.settle(page)
     assert_well(page, errors)
     assert page.evaluate(browser.NOT_RUN) == []
+    assert page.evaluate(browser.TWICE) == []
     if page.locator(".field canvas").count():  # nothing is read from an empty one
         browser.draw(page, browser.DIGITS[3])
     found = browser.controls(page)

@@ -8,6 +8,7 @@ file of the folder mnistq/. A room imports only rooms that stand above it here.
 
 # 01 Train
 from mnistq.data import IMAGE_SHAPE, MEAN, ROOT, STD, mnist
+from mnistq.drawing import area_average, prepare_digit, stroke_width
 from mnistq.network import (
     COMMITTED,
     MINE,
@@ -109,9 +110,9 @@ from mnistq.training import (
 from mnistq.onnx_file import export_onnx
 from mnistq.tflite_file import export_tflite
 
-# The same in C
+# 10 The same in C
 from mnistq.c_file import export_c
-from mnistq.chips import Microcontroller, compile_c
+from mnistq.chips import Microcontroller, ThisProcessor, compile_c, load_c
 
 # 12 Today's formats
 from mnistq.elements import (

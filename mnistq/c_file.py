@@ -17,14 +17,16 @@ from mnistq.steps import (
 )
 
 FUNCTIONS = Path(__file__).parent / "c"
-VECTOR = 64  # products that a compiler takes together: one register of AVX-512
+VECTOR = 64  # numbers that a compiler takes together: one register of AVX-512
+BYTES = {"int8_t": 1, "uint8_t": 1, "code_t": 2, "int32_t": 4}  # code_t: at most
+PACKED_TYPE = "typedef uint8_t weight_t; /* packed */\n"
 
 HEADER = """\
 /* A network of integers, written by mnistq. C99; needs nothing but <stdint.h>.
 
 {steps}
 
-   mnistq_run reads the codes of one image, [channels][height][width], and writes the
+   mnistq_run reads the codes of one image, [height][width][channels], and writes the
    codes of its {outputs} scores; the largest is the answer. A code q stands for
    scale * (q - zero point). */
 
@@ -61,28 +63,29 @@ def export_c(qnet, folder, packed=True):
     """
     check_requantize(qnet, "fixed", "C")
     plan = list(file_plan(qnet))
-    tables, calls, notes, flash, buffers = [], [], [], 256, {}
+    functions, tables, calls, notes, flash, memory = [], [], [], [], 256, {}
     x = "input_codes"
     for number, (step, (name, in_shape), (_, out_shape)) in enumerate(plan):
         y = "ab"[number % 2] if number < len(plan) - 1 else "output_codes"
-        if y != "output_codes":
-            buffers[y] = max(buffers.get(y, 0), math.prod(out_shape))
         name = _identifier(name, number)
-        function, text, size = C_STEPS[type(step)](step, name, in_shape, packed)
+        function, text, size, needs = C_STEPS[type(step)](step, name, in_shape, packed)
+        if y != "output_codes":
+            needs[f"uint8_t {y}"] = math.prod(out_shape)
+        for buffer, count in needs.items():
+            memory[buffer] = max(memory.get(buffer, 0), count)
+        functions.append(function)
         tables.append(text)
         calls.append(f"    {function}(&{name}, {x}, {y});")
         notes.append(_note(name, step, in_shape, out_shape))
         flash, x = flash + size, y
-    types, memory, ram = _memory(list(qnet.layers.values()), buffers, packed)
-    pools = any(isinstance(step, QuantizedMaxPool) for step, *_ in plan)
-    parts = ["common", "packed" if packed else "unpacked", *["max_pool"] * pools]
-    functions = [(FUNCTIONS / f"{p}.c").read_text("utf-8") for p in parts]
+    ram = sum(BYTES[buffer.split()[0]] * count for buffer, count in memory.items())
     source = [
         '#include "mnistq_net.h"\n',
-        types,
-        functions[0],
-        memory,
-        *functions[1:],
+        PACKED_TYPE if packed else _text("types"),
+        _text("common"),
+        *(f"static {buffer}[{count}];" for buffer, count in memory.items()),
+        "",
+        *map(_text, dict.fromkeys(functions)),
         _table("const uint8_t MNISTQ_PIXEL_TO_CODE[256]", _pixel_codes(qnet)),
         *tables,
         "void mnistq_run(const uint8_t *input_codes, uint8_t *output_codes)\n{",
@@ -96,21 +99,21 @@ def export_c(qnet, folder, packed=True):
 
 
 def c_layer(layer, name, shape, packed):
-    """Return (its function, its tables as text, their bytes) of a QuantizedLayer."""
+    """Return what c_max_pool does, of a QuantizedLayer."""
     weight = layer.weight
     if weight.dim() == 2:
         weight = weight.reshape(-1, *shape)  # as large as the whole input
-    out, *kernel = weight.shape
+    out, _, *kernel = weight.shape
+    rows = weight.permute(0, 2, 3, 1).flatten(1)  # as tensors lie in C's memory
+    pool = layer.pool or ((1, 1), (1, 1))
     if packed:
-        bits = layer.weight_bits
-        codes = (weight + 1) // 2 if bits == 1 else weight.short() + 2 ** (bits - 1)
-        values, kind, each = [*pack_codes(codes, bits).tolist(), 0], "uint8_t", 1
+        function, values, needs = _packed(rows, layer.weight_bits)
+    elif rows.shape[1] < VECTOR:
+        function, values, needs = _short(rows, kernel, shape)
     else:
-        rows = weight.flatten(1)
-        rows = torch.nn.functional.pad(rows, (0, -rows.shape[1] % VECTOR))
-        values, kind, each = rows.flatten().tolist(), "weight_t", 2
+        function, values, needs = _windows(rows, math.prod(pool[0]))
     tables = {
-        "weights": (kind, values),
+        "weights": ("uint8_t" if packed else "weight_t", values),
         "bias": ("int32_t", _folded_bias(layer)),
         "m0": ("int32_t", layer.m0.tolist()),
         "shift": ("int8_t", layer.shift.tolist()),
@@ -119,17 +122,16 @@ def c_layer(layer, name, shape, packed):
         _table(f"static const {kind} {name}_{part}[{len(numbers)}]", numbers)
         for part, (kind, numbers) in tables.items()
     ]
-    size = (shape[1] - kernel[1] + 1, shape[2] - kernel[2] + 1)
-    pool = layer.pool or ((1, 1), (1, 1))
-    text.append(_layer(name, shape, out, kernel[1:], size, pool, layer, tables))
-    bytes_of_tables = len(values) * each + out * (4 + 4 + 1)
-    return "run", "\n".join(text), bytes_of_tables
+    size = (shape[1] - kernel[0] + 1, shape[2] - kernel[1] + 1)
+    text.append(_layer(name, shape, out, kernel, size, pool, layer, tables))
+    flash = len(values) * (1 if packed else 2) + out * (4 + 4 + 1)
+    return function, "\n".join(text), flash, needs
 
 
 def c_max_pool(step, name, shape, packed):
-    """Return (its function, its table as text, no bytes) of max pooling."""
-    size = shape[1:]
-    return "max_pool", _layer(name, shape, shape[0], (1, 1), size, step.pool), 0
+    """Return (its function, its tables as text, their bytes, {buffer: numbers})."""
+    text = _layer(name, shape, shape[0], (1, 1), shape[1:], step.pool)
+    return "max_pool", text, 0, {}
 
 
 C_STEPS = {QuantizedLayer: c_layer, QuantizedMaxPool: c_max_pool}
@@ -176,20 +178,36 @@ def _layer(name, shape, out, kernel, size, pool, layer=None, tables=()):
     return f"static const layer_t {name} = {{\n    {', '.join(fields)}\n}};\n"
 
 
-def _memory(layers, buffers, packed):
-    """Return (the types, the working memory, both as text, its bytes)."""
-    largest = max(layer.weight[0].numel() for layer in layers)
-    memory = {f"uint8_t {name}[{n}]": n for name, n in buffers.items()}
-    if packed:
-        types = "typedef uint8_t weight_t; /* packed */\n"
-        memory[f"int8_t kernel[{largest}]"] = largest
-    else:
-        types = (FUNCTIONS / "types.c").read_text("utf-8")
-        window, outputs = largest + -largest % VECTOR, max(len(x.bias) for x in layers)
-        memory |= {f"code_t window[{window}]": 2 * window}
-        memory |= {f"int32_t best[{outputs}]": 4 * outputs}
-    text = "".join(f"static {name};\n" for name in memory)
-    return types, text, sum(memory.values())
+def _packed(rows, bits):
+    """Return (function, stored numbers, buffers) of weights in bits each."""
+    codes = (rows + 1) // 2 if bits == 1 else rows.short() + 2 ** (bits - 1)
+    values = [*pack_codes(codes, bits).tolist(), 0]  # it reads a byte ahead
+    return "run_packed", values, {"int8_t kernel": rows.shape[1]}
+
+
+def _windows(rows, pooled):
+    """Return the same of windows that fill vectors, pooled of them at once."""
+    rows = torch.nn.functional.pad(rows, (0, -rows.shape[1] % VECTOR))
+    return "run", rows.flatten().tolist(), {"code_t windows": pooled * rows.shape[1]}
+
+
+def _short(rows, kernel, shape):
+    """Return the same of windows that do not: a vector is made of places."""
+    channels, height, width = shape
+    step, length = width * channels, kernel[1] * channels
+    used = (height - kernel[0] + 1) * step - length + 1
+    places = (height - kernel[0] + 1) * (width - kernel[1] + 1)  # at most
+    needs = {
+        "int32_t wide": height * step + -used % VECTOR,
+        "int32_t sums": used + -used % VECTOR,
+        "int32_t best": places,
+        "uint8_t codes": places,
+    }
+    return "run_short", rows.flatten().tolist(), needs
+
+
+def _text(name):
+    return (FUNCTIONS / f"{name}.c").read_text("utf-8")
 
 
 def _folded_bias(layer):
