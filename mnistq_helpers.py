@@ -8,7 +8,7 @@ file of the folder mnistq/. A room imports only rooms that stand above it here.
 
 # 01 Train
 from mnistq.data import IMAGE_SHAPE, MEAN, ROOT, STD, mnist
-from mnistq.drawing import area_average, prepare_digit, stroke_width
+from mnistq.drawing import area_average, prepare_digit, stroke_width, thickened
 from mnistq.network import (
     COMMITTED,
     MINE,
@@ -38,7 +38,17 @@ from mnistq.quantizers import (
 )
 
 # 03 Calibration
-from mnistq.layers import Layer, activations, read_layers, read_parts
+from mnistq.parts import Layer
+from mnistq.batch_norm import fold_batch_norms
+from mnistq.reader import Reader
+from mnistq.layers import (
+    activations,
+    read_layers,
+    read_parts,
+    run_parts,
+    tensor_names,
+    without_batch_norms,
+)
 from mnistq.calibration import (
     RANGE_METHODS,
     calibrate,
@@ -68,9 +78,17 @@ from mnistq.arithmetic import (
 from mnistq.files import pack_codes, unpack_codes, write_whole
 
 # 06 Integers only: what a layer does; 09: its file; 04 The network on codes
-from mnistq.steps import QuantizedLayer, check_requantize, max_pool
+from mnistq.steps import QuantizedLayer, max_pool
+from mnistq.branches import (
+    QuantizedAdd,
+    QuantizedAverage,
+    QuantizedConcat,
+    quantized_add,
+    quantized_average,
+)
 from mnistq.mnistq_file import network_bytes, network_parts
-from mnistq.integer import QuantizedNet, quantize_net, quantize_weight
+from mnistq.weights import quantize_weight
+from mnistq.integer import QuantizedNet, quantize_net
 
 # 05 The published code
 from mnistq.published import (
@@ -107,11 +125,14 @@ from mnistq.training import (
 )
 
 # 09 Real engines
+from mnistq.plan import check_requantize
 from mnistq.onnx_file import export_onnx
 from mnistq.tflite_file import export_tflite
 
-# 10 The same in C
+# 10 The same in C; in a web page
+from mnistq.c_steps import C_STEPS
 from mnistq.c_file import export_c
+from mnistq.js_file import export_js
 from mnistq.chips import Microcontroller, ThisProcessor, compile_c, load_c
 
 # 12 Today's formats
@@ -138,3 +159,6 @@ from mnistq.formats import (
 # From 01 on; 02
 from mnistq.figures import ACCENT, SECOND, STYLE, label_lines
 from mnistq.widgets import Panel, bits_slider
+
+# 13 The playground
+from mnistq.playground import FIELD, Drawing, Playground, draw_codes, network_input

@@ -2,22 +2,19 @@
 
 import math
 import re
+from itertools import count
 from pathlib import Path
+from string import ascii_lowercase
 
 import torch
 
+from mnistq.c_steps import C_STEPS, DEPENDS, NOTES, pieces, table
 from mnistq.data import MEAN, STD
-from mnistq.files import pack_codes, write_whole
+from mnistq.files import write_whole
+from mnistq.plan import check_requantize, file_plan
 from mnistq.quantizers import quantize_tensor
-from mnistq.steps import (
-    QuantizedLayer,
-    QuantizedMaxPool,
-    check_requantize,
-    file_plan,
-)
 
 FUNCTIONS = Path(__file__).parent / "c"
-VECTOR = 64  # numbers that a compiler takes together: one register of AVX-512
 BYTES = {"int8_t": 1, "uint8_t": 1, "code_t": 2, "int32_t": 4}  # code_t: at most
 PACKED_TYPE = "typedef uint8_t weight_t; /* packed */\n"
 
@@ -62,31 +59,33 @@ def export_c(qnet, folder, packed=True):
     Source: gemmlowp's two roundings, as in notebook 06.
     """
     check_requantize(qnet, "fixed", "C")
-    plan = list(file_plan(qnet))
+    plan = [piece for entry in file_plan(qnet) for piece in pieces(*entry)]
     functions, tables, calls, notes, flash, memory = [], [], [], [], 256, {}
-    x = "input_codes"
-    for number, (step, (name, in_shape), (_, out_shape)) in enumerate(plan):
-        y = "ab"[number % 2] if number < len(plan) - 1 else "output_codes"
-        name = _identifier(name, number)
-        function, text, size, needs = C_STEPS[type(step)](step, name, in_shape, packed)
+    buffers = _buffers(plan)
+    for number, (step, inputs, (output, out_shape)) in enumerate(plan):
+        name = _identifier(inputs[0][0], number)
+        shapes = [shape for _, shape in inputs]
+        function, text, size, needs = C_STEPS[type(step)](step, name, shapes, packed)
+        y = buffers[output]
         if y != "output_codes":
             needs[f"uint8_t {y}"] = math.prod(out_shape)
-        for buffer, count in needs.items():
-            memory[buffer] = max(memory.get(buffer, 0), count)
-        functions.append(function)
+        for buffer, numbers in needs.items():
+            memory[buffer] = max(memory.get(buffer, 0), numbers)
+        functions += [*DEPENDS.get((function, packed), ()), function]
         tables.append(text)
+        x = ", ".join(buffers[tensor] for tensor, _ in inputs)
         calls.append(f"    {function}(&{name}, {x}, {y});")
-        notes.append(_note(name, step, in_shape, out_shape))
-        flash, x = flash + size, y
-    ram = sum(BYTES[buffer.split()[0]] * count for buffer, count in memory.items())
+        notes.append(_note(name, step, shapes[0], out_shape))
+        flash += size
+    ram = sum(BYTES[buffer.split()[0]] * numbers for buffer, numbers in memory.items())
     source = [
         '#include "mnistq_net.h"\n',
         PACKED_TYPE if packed else _text("types"),
         _text("common"),
-        *(f"static {buffer}[{count}];" for buffer, count in memory.items()),
+        *(f"static {buffer}[{numbers}];" for buffer, numbers in memory.items()),
         "",
         *map(_text, dict.fromkeys(functions)),
-        _table("const uint8_t MNISTQ_PIXEL_TO_CODE[256]", _pixel_codes(qnet)),
+        table("const uint8_t MNISTQ_PIXEL_TO_CODE[256]", pixel_codes(qnet)),
         *tables,
         "void mnistq_run(const uint8_t *input_codes, uint8_t *output_codes)\n{",
         *calls,
@@ -98,55 +97,35 @@ def export_c(qnet, folder, packed=True):
     write_whole(folder / "mnistq_net.c", "\n".join(source).encode())
 
 
-def c_layer(layer, name, shape, packed):
-    """Return what c_max_pool does, of a QuantizedLayer."""
-    weight = layer.weight
-    if weight.dim() == 2:
-        weight = weight.reshape(-1, *shape)  # as large as the whole input
-    out, _, *kernel = weight.shape
-    rows = weight.permute(0, 2, 3, 1).flatten(1)  # as tensors lie in C's memory
-    pool = layer.pool or ((1, 1), (1, 1))
-    if packed:
-        function, values, needs = _packed(rows, layer.weight_bits)
-    elif rows.shape[1] < VECTOR:
-        function, values, needs = _short(rows, kernel, shape)
-    else:
-        function, values, needs = _windows(rows, math.prod(pool[0]))
-    tables = {
-        "weights": ("uint8_t" if packed else "weight_t", values),
-        "bias": ("int32_t", _folded_bias(layer)),
-        "m0": ("int32_t", layer.m0.tolist()),
-        "shift": ("int8_t", layer.shift.tolist()),
-    }
-    text = [
-        _table(f"static const {kind} {name}_{part}[{len(numbers)}]", numbers)
-        for part, (kind, numbers) in tables.items()
-    ]
-    size = (shape[1] - kernel[0] + 1, shape[2] - kernel[1] + 1)
-    text.append(_layer(name, shape, out, kernel, size, pool, layer, tables))
-    flash = len(values) * (1 if packed else 2) + out * (4 + 4 + 1)
-    return function, "\n".join(text), flash, needs
+def _buffers(plan):
+    """Return {tensor: the memory that it lies in}, free again after its last use."""
+    last = {x: n for n, (_, inputs, _) in enumerate(plan) for x, _ in inputs}
+    places = {plan[0][1][0][0]: "input_codes"}
+    for number, (_, _, (output, _)) in enumerate(plan):
+        taken = {p for x, p in places.items() if last.get(x, number) >= number}
+        free = (name for name in _letters() if name not in taken)
+        places.setdefault(output, next(free))
+    places[plan[-1][2][0]] = "output_codes"
+    return places
 
 
-def c_max_pool(step, name, shape, packed):
-    """Return (its function, its tables as text, their bytes, {buffer: numbers})."""
-    text = _layer(name, shape, shape[0], (1, 1), shape[1:], step.pool)
-    return "max_pool", text, 0, {}
-
-
-C_STEPS = {QuantizedLayer: c_layer, QuantizedMaxPool: c_max_pool}
+def _letters():
+    """Yield a to z, a1 to z1 and so on."""
+    yield from ascii_lowercase
+    for number in count(1):
+        yield from (f"{letter}{number}" for letter in ascii_lowercase)
 
 
 def _header(qnet, notes, flash, ram):
-    *_, last = qnet.layers.values()
+    scale, zero_point = qnet.grids[qnet.steps[-1].output]
     return HEADER.format(
         steps="\n".join(notes),
         inputs=math.prod(qnet.in_shape),
         outputs=math.prod(qnet.shapes[qnet.steps[-1].output]),
         in_scale=qnet.in_scale,
         in_zero_point=qnet.in_zero_point,
-        out_scale=last.out_scale,
-        out_zero_point=last.out_zero_point,
+        out_scale=scale,
+        out_zero_point=zero_point,
         flash=flash,
         ram=ram,
     )
@@ -160,73 +139,17 @@ def _identifier(name, number):
 
 def _note(name, step, in_shape, out_shape):
     sizes = [" x ".join(map(str, shape)) for shape in (in_shape, out_shape)]
-    bits = getattr(step, "weight_bits", None)
-    about = f"weights of {bits} bits" if bits else "max pooling"
+    about = NOTES.get(type(step))
+    about = about or f"weights of {step.weight_bits} bits"
     return f"   {name}: {sizes[0]} -> {sizes[1]}, {about}"
-
-
-def _layer(name, shape, out, kernel, size, pool, layer=None, tables=()):
-    (rows, columns), (down, right) = pool
-    height, width = (size[0] - rows) // down + 1, (size[1] - columns) // right + 1
-    numbers = [*shape, out, *kernel, height, width, *pool[0], *pool[1]]
-    if layer:
-        numbers += [layer.out_zero_point, layer.low, layer.high, layer.weight_bits]
-    else:
-        numbers += [0] * 4
-    fields = [*map(str, numbers), *(f"{name}_{part}" for part in tables)]
-    fields += [] if tables else ["0"] * 4
-    return f"static const layer_t {name} = {{\n    {', '.join(fields)}\n}};\n"
-
-
-def _packed(rows, bits):
-    """Return (function, stored numbers, buffers) of weights in bits each."""
-    codes = (rows + 1) // 2 if bits == 1 else rows.short() + 2 ** (bits - 1)
-    values = [*pack_codes(codes, bits).tolist(), 0]  # it reads a byte ahead
-    return "run_packed", values, {"int8_t kernel": rows.shape[1]}
-
-
-def _windows(rows, pooled):
-    """Return the same of windows that fill vectors, pooled of them at once."""
-    rows = torch.nn.functional.pad(rows, (0, -rows.shape[1] % VECTOR))
-    return "run", rows.flatten().tolist(), {"code_t windows": pooled * rows.shape[1]}
-
-
-def _short(rows, kernel, shape):
-    """Return the same of windows that do not: a vector is made of places."""
-    channels, height, width = shape
-    step, length = width * channels, kernel[1] * channels
-    used = (height - kernel[0] + 1) * step - length + 1
-    places = (height - kernel[0] + 1) * (width - kernel[1] + 1)  # at most
-    needs = {
-        "int32_t wide": height * step + -used % VECTOR,
-        "int32_t sums": used + -used % VECTOR,
-        "int32_t best": places,
-        "uint8_t codes": places,
-    }
-    return "run_short", rows.flatten().tolist(), needs
 
 
 def _text(name):
     return (FUNCTIONS / f"{name}.c").read_text("utf-8")
 
 
-def _folded_bias(layer):
-    """Return bias - in_zero_point * sum(weight), for codes from 0 to 255."""
-    sums = layer.weight.flatten(1).sum(1, dtype=torch.int64)
-    return (layer.bias.long() - layer.in_zero_point * sums).tolist()
-
-
-def _pixel_codes(qnet):
+def pixel_codes(qnet):
+    """Return [code of a pixel of 0, ..., of 255], as MNIST is normalised."""
     images = (torch.arange(256, dtype=torch.uint8) / 255 - MEAN) / STD
     grid = (qnet.in_bits, qnet.in_scale, qnet.in_zero_point)
     return quantize_tensor(images, *grid).tensor.tolist()
-
-
-def _table(name, numbers):
-    rows = [numbers[i : i + 16] for i in range(0, len(numbers), 16)]
-    lines = ["    " + ", ".join(map(_number, row)) for row in rows]
-    return f"{name} = {{\n" + ",\n".join(lines) + "\n};\n"
-
-
-def _number(value):
-    return "-2147483647 - 1" if value == -(2**31) else str(value)

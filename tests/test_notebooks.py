@@ -365,8 +365,9 @@ TAUGHT = {
         "LearnedStep",
     },
     "09_real_engines": set(),
+    "10_in_c": set(),
     "12_todays_formats": {"gptq_round"},
-    "13_playground": set(),
+    "13_playground": {"area_average", "stroke_width"},
 }
 
 

@@ -278,7 +278,7 @@ def drag(page, kind, element):
         element.click()
 
 
-def draw(page, stroke, finger=False):
+def draw(page, stroke, finger=False, wait=True):
     """Draw a stroke, one of DIGITS, into the playground with the mouse or a finger."""
     field = page.locator(".field canvas")
     field.scroll_into_view_if_needed()
@@ -302,7 +302,8 @@ def draw(page, stroke, finger=False):
         for place in places[1:]:
             page.mouse.move(*place, steps=10)
         page.mouse.up()
-    settle(page)
+    if wait:
+        settle(page)
 
 
 DIGITS = {  # strokes of a hand: x and y in percent of the field
@@ -336,7 +337,7 @@ def times(context, address):
         field.press("Space")  # the pen is down: each arrow draws
         settle(page)
         median = time_keys(page, field, ["ArrowLeft", "ArrowDown"] * 6)
-        print(f"09, a stroke drawn by a key: {median:.0f} ms", flush=True)
+        print(f"13, a stroke drawn by a key: {median:.0f} ms", flush=True)
     with opened(context, address, "04_quantized_forward.ipynb") as (page, _):
         time_sliders(page, "04", "bits of the ")  # the whole test set
 
