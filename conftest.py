@@ -261,6 +261,9 @@ def undo_and_other_buttons(page, errors):
         assert inked(page) > one
         undo()
         assert inked(page) == one
+    field.click(position={"x": 40, "y": 40})
+    assert inked(page) > one  # a dot
+    press_tool(page, "undo")
     field.click(button="right", position={"x": 40, "y": 40})
     page.keyboard.press("Escape")  # the browser's own menu
     assert inked(page) == one

@@ -161,4 +161,4 @@ from mnistq.figures import ACCENT, SECOND, STYLE, label_lines
 from mnistq.widgets import Panel, bits_slider
 
 # 13 The playground
-from mnistq.playground import FIELD, Drawing, Playground, draw_codes, network_input
+from mnistq.playground import FIELD, Drawing, Playground, draw_layers, network_input

@@ -172,7 +172,7 @@ def tiles(codes, rows):
     return maps.reshape(rows * (h + 1), -1)[:-1, :-1]
 
 
-def draw_codes(figure, codes):
+def draw_layers(figure, codes):
     """Draw the codes of one picture that enter Net's four layers, and its ten scores.
 
     codes: what QuantizedNet.codes returns.

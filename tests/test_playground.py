@@ -89,7 +89,7 @@ def test_codes_are_drawn_for_each_layer(net, ranges):
     figure = Figure()
     x = mq.network_input(mq.prepare_digit(SEVEN))
     codes = mq.quantize_net(net, ranges, 4, 4).codes(x)
-    mq.draw_codes(figure, codes)
+    mq.draw_layers(figure, codes)
     titles = [axis.get_title().split("\n")[0] for axis in figure.axes]
     layers = ["conv1", "conv2", "fc1", "fc2"]
     assert titles == [*(f"enters {name}" for name in layers), "the scores"]

@@ -44,7 +44,7 @@ globalThis.drawingField = (place, changed) => { // changed: called after each ch
     Object.assign(paper, { lineWidth: pen, lineCap: "round", lineJoin: "round" });
     paper.beginPath();
     paper.moveTo(...points[Math.max(end - 1, 0)]);
-    paper.lineTo(...points[end]);
+    paper.lineTo(points[end][0] + 0.01, points[end][1]); // else a dot has no ink
     paper.stroke();
   }
   function redraw() {
