@@ -129,7 +129,7 @@ class DoubleScale:
     def decode(self, codes, second, mean):
         chunks = _split(E4M3.decode(codes).flatten(), 256) * second.double()[:, None]
         most = chunks.flatten()[: codes.numel()].reshape(codes.shape) + mean.double()
-        return most.clamp(min=0), torch.zeros(())
+        return most, torch.zeros(())
 
 
 @dataclass(frozen=True)
