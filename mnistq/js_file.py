@@ -25,7 +25,7 @@ def export_js(qnet, path):
     check_requantize(qnet, "fixed", "The page")
     steps, tables = [], [bytes(pixel_codes(qnet))]
     for step, ((_, in_shape), *_), _ in file_plan(qnet):
-        if type(step) not in JS_STEPS or not plain(step):
+        if type(step) not in JS_STEPS or not is_plain_layer(step):
             raise ValueError(
                 f"{step.output} comes from a {type(step).__name__} that the page does "
                 "not have: it takes chains of layers without stride, padding or "
@@ -46,7 +46,7 @@ def export_js(qnet, path):
     write_whole(path, text.encode())
 
 
-def plain(step):
+def is_plain_layer(step):
     """Return whether a step is no convolution with stride, padding or groups."""
     settings = ("stride", (1, 1)), ("padding", (0, 0)), ("groups", 1)
     return all(getattr(step, name, value) == value for name, value in settings)
