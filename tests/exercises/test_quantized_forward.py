@@ -1,3 +1,6 @@
+import pytest
+
+import mnistq_helpers as mq
 from mnistq.exercises import quantized_forward
 
 from .suite import Suite
@@ -103,3 +106,21 @@ RIGHT = [
 
 class TestQuantizedForward(Suite):
     module, wrong, right = quantized_forward, WRONG, RIGHT
+
+
+@pytest.mark.parametrize("path", [mq.COMMITTED, mq.SHIFTED])
+def test_which_layers_bear_few_bits_alone(path, calibration_images, test_set):
+    """As the note below the solution of "mixed" says."""
+    net = mq.load_net(path)
+    found = mq.calibrate(net, calibration_images).items()
+    ranges = {k: (round(a, 2), round(b, 2)) for k, (a, b) in found}
+    eight = dict.fromkeys(mq.read_layers(net), 8)
+    for name, bits, bears in (
+        ("fc1", 2, True),
+        ("conv2", 2, False),
+        ("fc2", 2, False),
+        ("conv2", 1, True),
+        ("fc2", 1, True),
+    ):
+        qnet = mq.quantize_net(net, ranges, eight | {name: bits}, requantize="float")
+        assert (mq.evaluate(qnet, *test_set) >= 0.985) == bears, (name, bits)
