@@ -348,14 +348,17 @@ def test_each_group_of_a_convolution_is_fitted_by_itself(small):
     seen = []
 
     def fit(layer, x, x_hat, bits):
-        seen.append((tuple(layer.weight.shape), tuple(x.shape), tuple(x_hat.shape)))
+        seen.append((layer.weight, x, x_hat))
         zeros = torch.zeros(len(layer.weight))
         return mq.quantize_weight(layer.weight.detach(), bits), zeros
 
     found = mq.quantize_best(net, images, 3, 8, fit=fit)
-    places = len(images) * 6 * 5
-    halves = ((2, 2, 3, 3), (places, 18), (places, 18))
-    assert seen[1:3] == [halves, halves] and len(seen) == 4
+    assert len(seen) == 4  # stem, two groups of conv, fc
+    half, entering = nn.Conv2d(2, 2, 3, padding=1), mq.activations(net, images)["conv"]
+    halves = entering.chunk(2, 1), net.conv.weight.chunk(2)
+    for (weight, x, x_hat), part, own in zip(seen[1:3], *halves, strict=True):
+        assert torch.equal(weight, own)
+        assert torch.equal(x, mq.layer_rows(half, part)) and x_hat.shape == x.shape
     one = mq.quantize_weight(net.conv.weight.detach(), 3)
     assert torch.equal(found.layers["conv"].weight, one.tensor)
     assert torch.equal(found.layers["conv"].weight_scale, one.scale)
