@@ -8,6 +8,7 @@ file of the folder mnistq/. A room imports only rooms that stand above it here.
 
 # 01 Train
 from mnistq.data import IMAGE_SHAPE, MEAN, ROOT, STD, mnist
+from mnistq.drawing import area_average, prepare_digit, stroke_width
 from mnistq.network import (
     COMMITTED,
     MINE,
