@@ -37,6 +37,10 @@ from mnistq.quantizers import (
     snr_db,
 )
 
+# 11 Your own: digits out of photographs
+from mnistq.digits import digit_stages, read_digits
+from mnistq.photographs import photograph
+
 # 03 Calibration
 from mnistq.layers import Layer, activations, read_layers, read_parts
 from mnistq.calibration import (
