@@ -42,7 +42,17 @@ from mnistq.digits import digit_stages, read_digits
 from mnistq.photographs import photograph
 
 # 03 Calibration
-from mnistq.layers import Layer, activations, read_layers, read_parts
+from mnistq.parts import Layer
+from mnistq.batch_norm import fold_batch_norms
+from mnistq.reader import Reader
+from mnistq.layers import (
+    activations,
+    read_layers,
+    read_parts,
+    run_parts,
+    tensor_names,
+    without_batch_norms,
+)
 from mnistq.calibration import (
     RANGE_METHODS,
     calibrate,
@@ -72,9 +82,17 @@ from mnistq.arithmetic import (
 from mnistq.files import pack_codes, unpack_codes, write_whole
 
 # 06 Integers only: what a layer does; 09: its file; 04 The network on codes
-from mnistq.steps import QuantizedLayer, check_requantize, max_pool
+from mnistq.steps import QuantizedLayer, max_pool
+from mnistq.branches import (
+    QuantizedAdd,
+    QuantizedAverage,
+    QuantizedConcat,
+    quantized_add,
+    quantized_average,
+)
 from mnistq.mnistq_file import network_bytes, network_parts
-from mnistq.integer import QuantizedNet, quantize_net, quantize_weight
+from mnistq.weights import quantize_weight
+from mnistq.integer import QuantizedNet, quantize_net
 
 # 05 The published code
 from mnistq.published import (
@@ -111,6 +129,7 @@ from mnistq.training import (
 )
 
 # 09 Real engines
+from mnistq.plan import check_requantize
 from mnistq.onnx_file import export_onnx
 from mnistq.tflite_file import export_tflite
 

@@ -8,13 +8,9 @@ import torch
 
 from mnistq.data import MEAN, STD
 from mnistq.files import pack_codes, write_whole
+from mnistq.plan import check_requantize, file_plan
 from mnistq.quantizers import quantize_tensor
-from mnistq.steps import (
-    QuantizedLayer,
-    QuantizedMaxPool,
-    check_requantize,
-    file_plan,
-)
+from mnistq.steps import QuantizedLayer, QuantizedMaxPool
 
 FUNCTIONS = Path(__file__).parent / "c"
 VECTOR = 64  # products that a compiler takes together: one register of AVX-512
@@ -63,7 +59,8 @@ def export_c(qnet, folder, packed=True):
     plan = list(file_plan(qnet))
     tables, calls, notes, flash, buffers = [], [], [], 256, {}
     x = "input_codes"
-    for number, (step, (name, in_shape), (_, out_shape)) in enumerate(plan):
+    for number, (step, ((name, in_shape), *_), (_, out_shape)) in enumerate(plan):
+        _check_plain(step)
         y = "ab"[number % 2] if number < len(plan) - 1 else "output_codes"
         if y != "output_codes":
             buffers[y] = max(buffers.get(y, 0), math.prod(out_shape))
@@ -93,6 +90,17 @@ def export_c(qnet, folder, packed=True):
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "mnistq_net.h", _header(qnet, notes, flash, ram).encode())
     write_whole(folder / "mnistq_net.c", "\n".join(source).encode())
+
+
+def _check_plain(step):
+    """Raise ValueError for what C does not compute here."""
+    plain = {"stride": (1, 1), "padding": (0, 0), "groups": 1}
+    known = {key: getattr(step, key, plain[key]) for key in plain} == plain
+    if type(step) not in C_STEPS or not known:
+        kind = type(step).__name__
+        raise ValueError(
+            f"{step.output}, made by a {kind} like this, is not in C here."
+        )
 
 
 def c_layer(layer, name, shape, packed):

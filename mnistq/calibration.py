@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from mnistq.data import IMAGE_SHAPE
 from mnistq.layers import activations
 from mnistq.quantizers import (
     bits_by_name,
@@ -155,12 +156,13 @@ def choose_ranges(entering, method="mean", bits=8):
 def calibrate(net, images, method="mean", bits=8):
     """Return {"conv1": (min, max), "conv2": ..., "fc1": ..., "fc2", "output"}.
 
-    The range of the tensor that enters each layer, and of the logits, over images
-    [N, 1, 28, 28]. method, bits: as in choose_ranges. Raises ValueError for another
-    method, bad bits, unusable images, or a network that cannot be read.
+    The range of the tensor that enters each layer, of the logits, and of whatever else
+    needs a grid, over images [N, channels, height, width]. method, bits: as in
+    choose_ranges. Raises ValueError for another method, bad bits, unusable images, or a
+    network that cannot be read.
     Source: Jacob et al. 2017; the article. Taught in notebook 03.
     """
-    check_images(images)
+    check_images(images, IMAGE_SHAPE if images.dim() != 4 else images.shape[1:])
     with torch.inference_mode():
         entering = activations(net, images)
     return choose_ranges(entering, method, bits)

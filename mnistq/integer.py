@@ -5,24 +5,26 @@ from pathlib import Path
 
 import torch
 
+from mnistq.branches import quantized_add, quantized_average, quantized_concat
 from mnistq.data import IMAGE_SHAPE
 from mnistq.files import write_whole
-from mnistq.layers import (
+from mnistq.layers import read_parts, tensor_names
+from mnistq.mnistq_file import network_bytes, network_parts
+from mnistq.parts import (
+    Add,
+    Average,
+    Concat,
     Flatten,
     Layer,
     MaxPool,
-    read_parts,
-    tensor_names,
+    padding,
+    tensor_groups,
 )
-from mnistq.mnistq_file import network_bytes, network_parts
 from mnistq.quantizers import (
     QTensor,
-    along_axis,
     bits_by_name,
     calc_scale_zero_point,
-    check_grid,
     check_images,
-    code_range,
     dequantize_tensor,
     quantize_tensor,
 )
@@ -30,28 +32,12 @@ from mnistq.steps import (
     QuantizedFlatten,
     QuantizedLayer,
     QuantizedMaxPool,
+    limits,
     quantized_layer,
 )
+from mnistq.weights import layer_weight, rounded_bias
 
 LARGEST = 2**28  # bytes of a file that load reads
-
-
-def quantize_weight(w, bits=8, per_channel=True):
-    """Return QTensor of a layer's weights: symmetric, signed, zero_point 0.
-
-    scale = max|w| / (2**(bits-1) - 1), for each output channel or for the whole tensor.
-    At 1 bit the codes are -1 and +1 and scale is mean|w|, which minimises the squared
-    error. w: float [out, ...]. Source: Krishnamoorthi 2018, section 2; 1 bit: Rastegari
-    et al. 2016 (arXiv 1603.05279), equation 6. Taught in notebook 04.
-    """
-    axis = 0 if per_channel else None
-    if bits > 1:
-        return quantize_tensor(w, bits, signed=True, symmetric=True, axis=axis)
-    magnitude = w.abs().flatten(1).mean(1) if per_channel else w.abs().mean()
-    scale = magnitude.clamp(min=torch.finfo(torch.float32).tiny)
-    codes = torch.where(w < 0, -1, 1).to(torch.int8)
-    zero_point = torch.zeros_like(scale, dtype=torch.int32)
-    return QTensor(codes, scale, zero_point, axis)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,36 +60,53 @@ class QuantizedNet:
         return {s.name: s for s in self.steps if isinstance(s, QuantizedLayer)}
 
     @property
+    def in_name(self):
+        """The name of the tensor that the network reads."""
+        return self.steps[0].inputs[0]
+
+    @property
     def names(self):
-        """The names of the tensors that enter the layers, and of the last one."""
-        return (*self.layers, self.steps[-1].output)
+        """The names of the tensors that have a grid of their own, the last one last."""
+        groups = tensor_groups(self.steps, QuantizedLayer)
+        return tuple(dict.fromkeys(groups.values()))
+
+    @property
+    def grids(self):
+        """{tensor: (scale, zero_point) of its codes}, all tensors."""
+        grids = {self.in_name: (self.in_scale, self.in_zero_point)}
+        for step in self.steps:
+            grids[step.output] = grids[step.inputs[0]]
+            if not step.keeps_grid:
+                grids[step.output] = step.out_scale, step.out_zero_point
+        return grids
 
     @property
     def shapes(self):
         """{tensor: shape of one image}, all tensors in the order of computation."""
-        shapes = {self.steps[0].inputs[0]: self.in_shape}
+        shapes = {self.in_name: self.in_shape}
         for step in self.steps:
             shapes[step.output] = step.shape(*(shapes[name] for name in step.inputs))
         return shapes
 
     def __call__(self, images):
-        *_, last = self.layers.values()
-        grid = (last.out_scale, last.out_zero_point)
         check_images(images, self.in_shape)
-        parts = [self._run(batch)[self.steps[-1].output] for batch in images.split(50)]
-        return dequantize_tensor(QTensor(_unsigned(torch.cat(parts, -1)), *grid))
+        last = self.steps[-1].output
+        parts = [self._run(batch)[last] for batch in images.split(50)]
+        q = QTensor(_unsigned(torch.cat(parts, -1)), *self.grids[last])
+        return dequantize_tensor(q)
 
-    def codes(self, images):
+    def codes(self, images, names=None):
         """Return {"conv1": uint8 codes entering conv1, ..., "output": logits' codes}.
 
-        Shapes as in the float network, batch first.
+        Shapes as in the float network, batch first. names: of other tensors to return,
+        any that a step reads or makes.
         Raises ValueError for images of another shape, empty or not finite.
         """
         check_images(images, self.in_shape)
         parts = [self._run(batch) for batch in images.split(50)]
         return {
             name: _unsigned(torch.cat([part[name] for part in parts], -1))
-            for name in self.names
+            for name in names or self.names
         }
 
     def _run(self, images):
@@ -111,7 +114,7 @@ class QuantizedNet:
         grid = (self.in_scale, self.in_zero_point)
         q = quantize_tensor(images.cpu(), self.in_bits, *grid)
         a = (q.tensor ^ 128).view(torch.int8).movedim(0, -1).contiguous()
-        tensors = {self.steps[0].inputs[0]: a}
+        tensors = {self.in_name: a}
         for step in self.steps:
             tensors[step.output] = step(*(tensors[name] for name in step.inputs))
         return tensors
@@ -163,24 +166,28 @@ def quantize_net(
     per_channel=True,
     requantize="fixed",
     weights=None,
+    in_shape=IMAGE_SHAPE,
 ):
     """Return the QuantizedNet of net; net itself is only read.
 
     net: what read_parts can read. weights: quantize_weight; activations: unsigned
     affine grids over ranges, which calibrate returns; bias: round(b / (in_scale *
     weight_scale)) in int32, 0 where there is none.
-    weight_bits, act_bits: 1 to 8, one int or a dict by layer name; one int for act_bits
-    holds for the input too; the logits keep 8 bits unless "output" is named.
+    weight_bits, act_bits: 1 to 8, one int or a dict, by layer for weights, by tensor as
+    in ranges for activations; one int for act_bits holds for the input too; the logits
+    keep 8 bits unless "output" is named.
     requantize: "fixed", integers only, as LiteRT's reference kernels; "float", float32
     multiply and round half to even, as ONNX Runtime.
     weights: {layer name: QTensor} to use as they are, signed with zero_point 0 and
     weight_bits bits; quantize_weight makes those of the layers it does not name.
+    in_shape: of one image, (channels, height, width).
     Raises ValueError for a network, bits, ranges, weights or a requantize that it
     cannot use, and where an accumulator could leave int32.
     Source: Jacob et al. 2017, sections 2.2 to 2.4; the article. Taught in notebook 04.
     """
-    parts = read_parts(net)
-    *layers, last = names = tensor_names(parts)
+    parts = read_parts(net, in_shape=in_shape)
+    layers = tuple(part.name for part in parts if isinstance(part, Layer))
+    *_, last = names = tensor_names(parts)
     check_ranges(ranges, names)
     weight_bits = bits_by_name(weight_bits, layers)
     act_bits = bits_by_name(act_bits, names, last)
@@ -190,74 +197,81 @@ def quantize_net(
             f"weights are for {sorted(weights)}: name {', '.join(layers)}."
         )
     grids = {n: calc_scale_zero_point(*ranges[n], act_bits[n]) for n in names}
-    following = dict(zip(layers, names[1:], strict=True))
+    groups = tensor_groups(parts, Layer)
     steps = []
     for part in parts:
-        names = {"inputs": part.inputs, "output": part.output}
+        out = groups[part.output]
+        fields = {"inputs": part.inputs, "output": part.output}
+        if not part.keeps_grid:
+            low, high = limits(grids[out], act_bits[out], part.relu, part.top)
+            fields |= {"low": low, "high": high, "out_bits": act_bits[out]}
+            fields["requantize"] = requantize
+        in_grids = [grids[groups[x]] for x in part.inputs]
         if isinstance(part, Layer):
-            name, out = part.name, following[part.name]
-            w = weights.get(name)
-            if w is None:
-                w = part.module.weight.detach().cpu()
-                w = quantize_weight(w, weight_bits[name], per_channel)
-                w = _with_room_for_bias(
-                    w, part.module, weight_bits[name], grids[name][0]
-                )
-            check_weight(name, w, weight_bits[name], part.module.weight.shape)
-            options = {"relu": part.relu, "pool": part.pool, "requantize": requantize}
-            scale = torch.as_tensor(w.scale).expand(len(w.tensor))
-            step = quantized_layer(
-                name,
-                weight=QTensor(w.tensor, scale, None),
-                weight_bits=weight_bits[name],
-                bias=_rounded_bias(part.module.bias, grids[name][0], scale),
-                in_grid=grids[name],
-                out_grid=grids[out],
-                out_bits=act_bits[out],
-                **options,
-                **names,
-            )
-        elif isinstance(part, MaxPool):
-            step = QuantizedMaxPool(**names, pool=part.pool)
-        elif isinstance(part, Flatten):
-            step = QuantizedFlatten(**names)
+            bits, given = weight_bits[part.name], weights.get(part.name)
+            w = layer_weight(part, bits, per_channel, in_grids[0][0], given)
+            step = _layer_step(part, w, bits, in_grids[0], grids[out], fields)
+        else:
+            step = _STEPS[type(part)](part, in_grids, grids[out], fields)
         steps.append(step)
-    first = layers[0]
-    return QuantizedNet(tuple(steps), IMAGE_SHAPE, act_bits[first], *grids[first])
+    first = groups[parts[0].inputs[0]]
+    in_shape = tuple(map(int, in_shape))
+    return QuantizedNet(tuple(steps), in_shape, act_bits[first], *grids[first])
 
 
-def _rounded_bias(bias, in_scale, weight_scale):
-    """Return the bias as whole numbers of accumulator units, float64 [out]."""
-    if bias is None:
-        return torch.zeros(len(weight_scale), dtype=torch.float64)
-    # float32, in this order, because that is what ONNX Runtime computes.
-    acc_scale = torch.tensor(in_scale, dtype=torch.float32) * weight_scale
-    return torch.round(bias.detach().cpu().double() / acc_scale.double())
+def _layer_step(part, w, bits, in_grid, out_grid, fields):
+    scale = torch.as_tensor(w.scale).expand(len(w.tensor))
+    if w.tensor.dim() == 4:
+        conv = part.module
+        fields = fields | {"stride": tuple(conv.stride), "groups": conv.groups}
+        fields["padding"] = padding(conv)
+    return quantized_layer(
+        part.name,
+        weight=QTensor(w.tensor, scale, None),
+        weight_bits=bits,
+        bias=rounded_bias(part.module.bias, in_grid[0], scale),
+        in_grid=in_grid,
+        out_grid=out_grid,
+        pool=part.pool,
+        **fields,
+    )
 
 
-def _with_room_for_bias(w, module, bits, in_scale):
-    """Return w with larger scales for silent filters: bias at most 2**30 units of it.
+def _average_step(part, in_grids, out_grid, fields):
+    return quantized_average(
+        window=part.window, **_rescaled(in_grids, out_grid, fields)
+    )
 
-    Silent: no weight reaches a millionth of the layer's largest, as after pruning. A
-    scale of such a filter's own would leave its bias no room in int32.
-    """
-    if module.bias is None:
-        return w
-    x = module.weight.detach().cpu()
-    largest = x.flatten(1).abs().amax(1)
-    silent = largest <= largest.max() * 1e-6
-    least = module.bias.detach().cpu().abs() / (in_scale * 2**30)
-    if w.axis is None:
-        largest, silent, least = largest.max(), silent.all(), least.max()
-    own = torch.as_tensor(w.scale)
-    own = own.where((largest > 0) | (least == 0), 0)  # quantize_weight's 1 for zeros
-    scale = torch.maximum(own, least).where(silent, w.scale)
-    if bool((scale == w.scale).all()):
-        return w
-    if bits == 1:  # signs alone
-        return w._replace(scale=scale)
-    zeros = torch.zeros_like(scale)
-    return quantize_tensor(x, bits, scale, zeros, signed=True, axis=w.axis)
+
+def _add_step(part, in_grids, out_grid, fields):
+    return quantized_add(**_rescaled(in_grids, out_grid, fields))
+
+
+def _concat_step(part, in_grids, out_grid, fields):
+    return quantized_concat(**_rescaled(in_grids, out_grid, fields))
+
+
+def _rescaled(in_grids, out_grid, fields):
+    scale, zero = out_grid
+    grids = {"in_grids": tuple(in_grids), "out_scale": scale, "out_zero_point": zero}
+    return fields | grids
+
+
+def _max_pool_step(part, in_grids, out_grid, fields):
+    return QuantizedMaxPool(**fields, pool=part.pool)
+
+
+def _flatten_step(part, in_grids, out_grid, fields):
+    return QuantizedFlatten(**fields)
+
+
+_STEPS = {
+    Average: _average_step,
+    Add: _add_step,
+    Concat: _concat_step,
+    MaxPool: _max_pool_step,
+    Flatten: _flatten_step,
+}
 
 
 def check_ranges(ranges, names):
@@ -271,20 +285,3 @@ def check_ranges(ranges, names):
             raise ValueError(f"{name}: {error}") from error
         if max(-low, high) > torch.finfo(torch.float32).max:
             raise ValueError(f"{name}: the range [{low}, {high}] is beyond float32.")
-
-
-def check_weight(name, w, bits, shape):
-    """Raise ValueError unless w is a QTensor of int8 codes of shape and bits."""
-    codes, zeros = w.tensor, torch.as_tensor(w.zero_point)
-    low, high = code_range(bits, signed=True) if bits > 1 else (-1, 1)
-    inside = low <= int(codes.min()) and int(codes.max()) <= high
-    inside = inside and (bits > 1 or bool(codes.all()))  # one bit holds no 0
-    if codes.dtype != torch.int8 or codes.shape != shape or not inside:
-        raise ValueError(
-            f"{name}'s codes are {codes.dtype} {tuple(codes.shape)} from "
-            f"{int(codes.min())} to {int(codes.max())}: give int8 {tuple(shape)} from "
-            f"{low} to {high}, as {bits} bits hold."
-        )
-    if bool(zeros.any()):
-        raise ValueError(f"{name}'s weights have a zero point other than 0.")
-    check_grid(along_axis(w.scale, codes, w.axis), torch.zeros(1), 0, 0)

@@ -1,6 +1,5 @@
 """Few bits without training: best scales, GPTQ, refitted scales. Notebook 07."""
 
-import copy
 import math
 
 import torch
@@ -8,18 +7,19 @@ import torch.nn.functional as F
 from torch import nn
 
 from mnistq.calibration import calibrate
-from mnistq.integer import quantize_net, quantize_weight
-from mnistq.layers import activations, read_layers
+from mnistq.integer import quantize_net
+from mnistq.layers import read_parts, run_parts, without_batch_norms
+from mnistq.parts import Layer, padding
 from mnistq.quantizers import (
     QTensor,
     along_axis,
     bits_by_name,
-    calc_scale_zero_point,
     check_grid,
     check_tensor,
     code_range,
     dequantize_tensor,
 )
+from mnistq.weights import quantize_weight
 
 
 def best_scale(rows, top, low, high, steps=80):
@@ -120,10 +120,13 @@ def layer_rows(layer, x):
     """Return what each output of a layer sees: its weights' inputs, [positions, n].
 
     layer: a Conv2d or Linear; x: what enters it, [N, ...]; one row for each place of
-    the kernel, or for each image of a fully connected layer. Taught in notebook 07.
+    the kernel, or for each image of a fully connected layer. Of a single group.
+    Taught in notebook 07.
     """
     if isinstance(layer, nn.Conv2d):
-        return F.unfold(x, layer.kernel_size).transpose(1, 2).flatten(0, 1)
+        settings = {"padding": padding(layer), "stride": layer.stride}
+        windows = F.unfold(x, layer.kernel_size, **settings)
+        return windows.transpose(1, 2).flatten(0, 1)
     return x
 
 
@@ -166,23 +169,58 @@ def quantize_best(
 
     Ranges: least squared error. Then layer by layer: fit(layer, x, x_hat, bits), x
     being the float network's input and x_hat what the integer network so far computes.
-    net is only read. images: training images, [N, 1, 28, 28], 1,000 or more; bits and
-    requantize: see quantize_net.
+    net is only read; its batch norms are folded first, and each group of a convolution
+    is fitted by itself. images: training images, [N, channels, height, width], 1,000 or
+    more; bits and requantize: see quantize_net.
     Raises ValueError for what quantize_net and calibrate refuse.
     Taught in notebook 07.
     """
-    ranges = calibrate(net, images, "mse", act_bits)
-    work, weights = copy.deepcopy(net), {}
-    layers, (*_, last) = read_layers(work), ranges
-    w_bits = bits_by_name(weight_bits, layers)
+    work, weights = without_batch_norms(net), {}
+    ranges = calibrate(work, images, "mse", act_bits)
+    parts, (*_, last) = read_parts(work, images), ranges
+    layers = [part for part in parts if isinstance(part, Layer)]
+    w_bits = bits_by_name(weight_bits, tuple(layer.name for layer in layers))
     a_bits = bits_by_name(act_bits, ranges, last)
+    options = {"requantize": requantize, "in_shape": images.shape[1:]}
     with torch.no_grad():
-        exact = activations(net, images)
-    for name, layer in layers.items():
-        qnet = quantize_net(work, ranges, w_bits, a_bits, True, requantize, weights)
-        grid = calc_scale_zero_point(*ranges[name], a_bits[name])
-        x_hat = dequantize_tensor(QTensor(qnet.codes(images)[name], *grid))
-        rows = [layer_rows(layer, x) for x in (exact[name], x_hat)]
-        weights[name], bias = fit(layer, *rows, w_bits[name])
-        layer.bias = nn.Parameter(bias)
-    return quantize_net(work, ranges, w_bits, a_bits, True, requantize, weights)
+        exact = run_parts(parts, images)
+    for layer in layers:
+        name, (entering,) = layer.name, layer.inputs
+        qnet = quantize_net(work, ranges, w_bits, a_bits, weights=weights, **options)
+        codes = qnet.codes(images, [entering])[entering]
+        x_hat = dequantize_tensor(QTensor(codes, *qnet.grids[entering]))
+        inputs = exact[entering], x_hat
+        weights[name], bias = _fit_groups(layer.module, *inputs, w_bits[name], fit)
+        layer.module.bias = nn.Parameter(bias)
+    return quantize_net(work, ranges, w_bits, a_bits, weights=weights, **options)
+
+
+def _fit_groups(layer, x, x_hat, bits, fit):
+    """Return what fit makes of a layer, of each group of a convolution by itself."""
+    groups = getattr(layer, "groups", 1)
+    if groups == 1:
+        return fit(layer, layer_rows(layer, x), layer_rows(layer, x_hat), bits)
+    pairs = []
+    for part in _groups_of(layer):
+        each = [some.chunk(groups, 1)[len(pairs)] for some in (x, x_hat)]
+        pairs.append(fit(part, *(layer_rows(part, some) for some in each), bits))
+    weights, biases = zip(*pairs, strict=True)
+    q = weights[0]._replace(
+        tensor=torch.cat([w.tensor for w in weights]),
+        scale=torch.cat([w.scale for w in weights]),
+        zero_point=torch.cat([w.zero_point for w in weights]),
+    )
+    return q, torch.cat(biases)
+
+
+def _groups_of(layer):
+    """Return a convolution of its own for each group of a convolution."""
+    made, groups = [], layer.groups
+    biases = [None] * groups if layer.bias is None else layer.bias.chunk(groups)
+    for weight, bias in zip(layer.weight.chunk(groups), biases, strict=True):
+        shape = weight.shape[1], len(weight), layer.kernel_size, layer.stride
+        part = nn.Conv2d(*shape, padding(layer), device="meta")  # draws nothing
+        part.weight = nn.Parameter(weight)
+        part.bias = None if bias is None else nn.Parameter(bias)
+        made.append(part)
+    return made

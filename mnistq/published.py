@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 
 from mnistq.calibration import calibrate
-from mnistq.layers import Layer, read_parts
+from mnistq.layers import read_parts
+from mnistq.parts import Layer
 
 
 def article_grid(low_high, bits, bugs):

@@ -1,7 +1,8 @@
 """The steps of an integer network: integers in, integers out. Notebook 06.
 
 Activations are int8, code - 128, and have the batch last: so all that is copied is
-contiguous. Each step names the tensors that it reads (inputs) and makes (output).
+contiguous. Each step names the tensors that it reads (inputs) and makes (output);
+keeps_grid says whether these are on one grid.
 """
 
 import math
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property, reduce
 
 import torch
+import torch.nn.functional as F
 
 from mnistq.arithmetic import (
     int_matmul,
@@ -25,8 +27,10 @@ class QuantizedLayer:
     weight: int8 [out, in] or [out, in, height, width]; weight_scale: float32 [out];
     bias: int32 [out], in units of in_scale * weight_scale; in_scale * weight_scale /
     out_scale as int32 m0 and shift [out] ("fixed"), or as float32 multiplier [out]
-    ("float"), the other being None; low..high: the codes that may leave the layer;
-    pool: None, or (kernel, stride) of max pooling. Taught in notebook 06.
+    ("float"), the other being None; low..high: the codes that may leave the layer, of
+    out_bits; pool: None, or (kernel, stride) of max pooling. stride, padding (rows,
+    columns; of the input's zero point), groups: of a convolution.
+    Taught in notebook 06.
     """
 
     name: str
@@ -46,6 +50,11 @@ class QuantizedLayer:
     low: int
     high: int
     pool: tuple | None
+    out_bits: int
+    stride: tuple = (1, 1)
+    padding: tuple = (0, 0)
+    groups: int = 1
+    keeps_grid = False
 
     def __call__(self, a, product=int_matmul):
         return self.requantize(self.accumulate(a, product))
@@ -66,16 +75,30 @@ class QuantizedLayer:
         """
         size = a.shape[-1:]
         if self.weight.dim() == 4:
-            height, width = self.weight.shape[2:]
-            windows = a.unfold(1, height, 1).unfold(2, width, 1)  # a view
-            size = windows.shape[1:4]  # of (in, H, W, N, height, width)
-            a = windows.permute(0, 4, 5, 1, 2, 3)
+            a = self._windows(a)
+            size = a.shape[3:]
         matrix = self.weight.flatten(1)  # (out, in * height * width)
-        acc = product(matrix, a.reshape(matrix.shape[1], -1))
+        if self.groups == 1:
+            acc = product(matrix, a.reshape(matrix.shape[1], -1))
+        else:
+            rows = matrix.chunk(self.groups)
+            parts = a.reshape(self.groups, matrix.shape[1], -1)
+            acc = torch.cat([product(*pair) for pair in zip(rows, parts, strict=True)])
         acc = acc.reshape(len(matrix), *size)
         if self.pool is not None:
             acc = max_pool(acc, *self.pool)
         return acc.add_(_first_axis(self.folded_bias, acc))
+
+    def _windows(self, a):
+        """Return what each place of the kernel sees: a view [in, h, w, H, W, N]."""
+        if any(self.padding):
+            rows, columns = self.padding
+            sides = (0, 0, columns, columns, rows, rows)  # from the last axis on
+            a = F.pad(a, sides, value=self.in_zero_point - 128)
+        height, width = self.weight.shape[2:]
+        down, right = self.stride
+        windows = a.unfold(1, height, down).unfold(2, width, right)
+        return windows.permute(0, 4, 5, 1, 2, 3)  # it was (in, H, W, N, h, w)
 
     def requantize(self, acc):
         """Return int8 clamp(round(acc * M) + out_zero_point, low, high) - 128.
@@ -84,14 +107,9 @@ class QuantizedLayer:
         "float": multiplies in float32 and rounds half to even, as ONNX Runtime does.
         Source: Jacob et al. 2017, equation 5. Taught in notebook 06.
         """
-        if self.multiplier is None:
-            m0, shift = _first_axis(self.m0, acc), _first_axis(self.shift, acc)
-            q = multiply_by_quantized_multiplier(acc, m0, shift)
-        else:
-            q = (acc * _first_axis(self.multiplier, acc)).round_()
-        zero = self.out_zero_point  # added after the clamp, where nothing can overflow
-        q = q.clamp_(self.low - zero, self.high - zero).add_(zero - 128)
-        return q.to(torch.int8)
+        factors = self.multiplier, self.m0, self.shift
+        factors = [f if f is None else _first_axis(f, acc) for f in factors]
+        return codes(rescale(acc, *factors), self)
 
     def shape(self, shape):
         """Return the shape of one image after this step; shape: before it."""
@@ -99,14 +117,16 @@ class QuantizedLayer:
         if self.weight.dim() == 2:
             return (out,)
         size = self.convolved(shape)[1:]
-        return (out, *(size if self.pool is None else _pooled(size, self.pool)))
+        return (out, *(size if self.pool is None else pooled(size, self.pool)))
 
     def convolved(self, shape):
         """Return the shape of one image after the convolution, before pooling."""
-        size = (
-            n - k + 1 for n, k in zip(shape[1:], self.weight.shape[2:], strict=True)
+        sizes = zip(shape[1:], self.padding, strict=True)
+        padded = [n + 2 * p for n, p in sizes]
+        return (
+            len(self.weight),
+            *pooled(padded, (self.weight.shape[2:], self.stride)),
         )
-        return (len(self.weight), *size)
 
     @property
     def nbytes(self):
@@ -128,13 +148,14 @@ class QuantizedMaxPool:
     output: str
     pool: tuple
     nbytes = 0
+    keeps_grid = True
 
     def __call__(self, a):
         return max_pool(a, *self.pool)
 
     def shape(self, shape):
         """Return the shape of one image after this step; shape: before it."""
-        return (shape[0], *_pooled(shape[1:], self.pool))
+        return (shape[0], *pooled(shape[1:], self.pool))
 
 
 @dataclass(frozen=True)
@@ -144,6 +165,7 @@ class QuantizedFlatten:
     inputs: tuple
     output: str
     nbytes = 0
+    keeps_grid = True
 
     def __call__(self, a):
         return a.flatten(0, -2)
@@ -158,16 +180,46 @@ def max_pool(a, kernel, stride):
 
     kernel, stride: (rows, columns). What does not fill a window is left out.
     """
+    return over_windows(torch.maximum, a, kernel, stride)
+
+
+def over_windows(join, a, kernel, stride):
+    """Return join of all that lies in each window of a [channels, H, W, N]."""
     for axis, (k, s) in enumerate(zip(kernel, stride, strict=True), start=1):
         last = (a.shape[axis] - k) // s * s  # where the last window begins
         views = [
             a[(slice(None),) * axis + (slice(i, i + last + 1, s),)] for i in range(k)
         ]
-        a = reduce(torch.maximum, views)
+        a = reduce(join, views)
     return a
 
 
-def _pooled(size, pool):
+def rescale(acc, multiplier, m0, shift):
+    """Return acc * M, rounded: by m0 and shift, or in float32 if there is a multiplier.
+
+    Taught in notebook 06, as QuantizedLayer.requantize.
+    """
+    if multiplier is None:
+        return multiply_by_quantized_multiplier(acc, m0, shift)
+    return (acc * multiplier).round_()
+
+
+def codes(q, step):
+    """Return int8 clamp(q + zero_point, low, high) - 128, on the grid that leaves."""
+    zero = step.out_zero_point  # added after the clamp, where nothing can overflow
+    q = q.clamp_(step.low - zero, step.high - zero).add_(zero - 128)
+    return q.to(torch.int8)
+
+
+def limits(grid, bits, relu, top=math.inf):
+    """Return the (lowest, highest) code that may leave a step; top: of a ReLU6, 6."""
+    (scale, zero), (_, high) = grid, code_range(bits)
+    if not math.isinf(top):
+        high = min(high, zero + round(top / scale))
+    return (zero if relu else 0), high  # ReLU: x >= 0 is q >= zero_point
+
+
+def pooled(size, pool):
     sizes = zip(size, *pool, strict=True)
     return tuple((n - k) // s + 1 for n, k, s in sizes)
 
@@ -183,20 +235,14 @@ def quantized_layer(
     bias,
     in_grid,
     out_grid,
-    out_bits,
     requantize,
-    relu,
-    pool,
-    inputs,
-    output,
+    **others,
 ):
     """Return the QuantizedLayer of weight, a QTensor with one scale for each output.
 
-    bias: whole numbers; grids: (scale, zero_point). Raises ValueError where an
-    accumulator could leave int32. Taught in notebook 06.
+    bias: whole numbers; grids: (scale, zero_point); others: fields as they are.
+    Raises ValueError where an accumulator could leave int32. Taught in notebook 06.
     """
-    if requantize not in ("fixed", "float"):
-        raise ValueError(f'requantize is {requantize!r}: use "fixed" or "float".')
     (in_scale, in_zero), (out_scale, out_zero) = in_grid, out_grid
     sums = weight.tensor.flatten(1).abs().sum(1, dtype=torch.int64)
     largest = float((bias.double().abs() + sums * 256).max())
@@ -206,29 +252,10 @@ def quantized_layer(
             f"range of {name}, whose scale is {in_scale:.3g}, or give its weights a "
             f"larger one than {float(weight.scale.min()):.3g}."
         )
-    # float32, in this order, because that is what ONNX Runtime computes.
-    single = torch.float32
-    scales = [
-        torch.tensor(in_scale, dtype=single),
-        weight.scale,
-        torch.tensor(out_scale, dtype=single),
-    ]
-    multiplier, m0, shift = scales[0] * scales[1] / scales[2], None, None
-    if requantize == "fixed":
-        # float64, because that is what LiteRT computes; below 2**-32 all is 0.
-        real = scales[0].double() * scales[1].double() / scales[2].double()
-        try:
-            pairs = [quantize_multiplier(max(m, 2**-32)) for m in real.tolist()]
-        except ValueError as error:
-            raise ValueError(
-                f"{name}: {error} Widen the range of what leaves {name}."
-            ) from error
-        m0, shift = torch.tensor(pairs, dtype=torch.int32).T
-        multiplier = None
+    factors = multipliers(name, in_scale, weight.scale, out_scale, requantize)
+    multiplier, m0, shift = factors
     return QuantizedLayer(
         name=name,
-        inputs=inputs,
-        output=output,
         weight=weight.tensor,
         weight_bits=weight_bits,
         weight_scale=weight.scale,
@@ -240,40 +267,38 @@ def quantized_layer(
         shift=shift,
         out_scale=out_scale,
         out_zero_point=out_zero,
-        low=out_zero if relu else 0,  # ReLU: x >= 0 is q >= zero_point
-        high=code_range(out_bits)[1],
-        pool=pool,
+        **others,
     )
 
 
-def file_plan(qnet):
-    """Yield (step, (name, shape) of its input, (name, shape) of its output).
+def multipliers(name, in_scale, weight_scale, out_scale, requantize):
+    """Return (multiplier, None, None) in float32, or (None, m0, shift) in integers.
 
-    As both exporters need them: every shape is (channels, height, width), a fully
-    connected layer being a convolution whose kernel covers its whole input; so nothing
-    is flattened, and a flattened tensor gives its name to the one before.
+    in_scale * weight_scale / out_scale; weight_scale: float32 [n]; name: of the step.
+    Raises ValueError for multipliers that cannot be quantized, or another requantize.
     """
-    names = {}
-    for step in reversed(qnet.steps):
-        output = names.get(step.output, step.output)
-        names[step.output] = output
-        if isinstance(step, QuantizedFlatten):
-            names[step.inputs[0]] = output
-    first = qnet.steps[0].inputs[0]
-    shapes = {first: tuple(qnet.in_shape)}
-    for step in qnet.steps:
-        (x,) = step.inputs
-        shapes[step.output] = shapes[x]
-        if not isinstance(step, QuantizedFlatten):
-            shapes[step.output] = (*step.shape(shapes[x]), 1, 1)[:3]
-            made = names[step.output], shapes[step.output]
-            yield step, (names.get(x, x), shapes[x]), made
+    check_mode(requantize)
+    # float32, in this order, because that is what ONNX Runtime computes.
+    scale = torch.tensor(in_scale, dtype=torch.float32)
+    out = torch.tensor(out_scale, dtype=torch.float32)
+    if requantize == "float":
+        return scale * weight_scale / out, None, None
+    # float64, because that is what LiteRT computes.
+    real = scale.double() * weight_scale.double() / out.double()
+    return None, *integer_multipliers(name, real.tolist())
 
 
-def check_requantize(qnet, mode, engine):
-    """Raise ValueError unless the engine rounds as qnet does."""
-    if qnet.requantize != mode:
+def integer_multipliers(name, real):
+    """Return int32 (m0, shift) of real multipliers; below 2**-32 all is 0."""
+    try:
+        pairs = [quantize_multiplier(max(m, 2**-32)) for m in real]
+    except ValueError as error:
         raise ValueError(
-            f"{engine} cannot round as requantize={qnet.requantize!r} does: use "
-            f"quantize_net(..., requantize={mode!r})."
-        )
+            f"{name}: {error} Widen the range of what leaves {name}."
+        ) from error
+    return torch.tensor(pairs, dtype=torch.int32).T
+
+
+def check_mode(requantize):
+    if requantize not in ("fixed", "float"):
+        raise ValueError(f'requantize is {requantize!r}: use "fixed" or "float".')

@@ -1,6 +1,5 @@
 """Training that rounds: fake quantization, learned steps. Notebook 08."""
 
-import copy
 import math
 
 import torch
@@ -8,10 +7,11 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm.auto import tqdm
 
-from mnistq.data import ROOT
-from mnistq.integer import check_ranges, quantize_net, quantize_weight
-from mnistq.layers import Layer, read_parts, tensor_names
+from mnistq.data import IMAGE_SHAPE, ROOT
+from mnistq.integer import check_ranges, quantize_net
+from mnistq.layers import read_parts, tensor_names, without_batch_norms
 from mnistq.network import evaluate
+from mnistq.parts import Layer, tensor_groups
 from mnistq.quantizers import (
     along_axis,
     bits_by_name,
@@ -21,6 +21,7 @@ from mnistq.quantizers import (
     dequantize_tensor,
     quantize_tensor,
 )
+from mnistq.weights import quantize_weight
 
 LOW_BITS = ROOT / "data" / "low_bits"  # networks that tools/train_low_bits.py made
 
@@ -125,30 +126,42 @@ class LearnedStep(nn.Module):
 class QatNet(nn.Module):
     """A network that computes in floats what its QuantizedNet will do in integers.
 
-    net: what read_parts can read, copied; ranges: calibrate's; weight_bits, act_bits: 1
-    to 8, the input and the logits keeping 8; activation: LearnedStep or MovingRange,
-    made as activation(bits, low, high) for what enters the layers after the first, if
-    it comes from a ReLU; else MovingRange. The weights' scales are learned, one for
-    each output, from 2 * mean|w| / sqrt(qmax) on; at 1 bit they are mean|w|.
-    forward: images [N, 1, 28, 28] -> log-probabilities [N, 10].
+    net: what read_parts can read, copied, its batch norms folded before training;
+    ranges: calibrate's; weight_bits, act_bits: 1 to 8, the input and the logits keeping
+    8; activation: LearnedStep or MovingRange, made as activation(bits, low, high) for
+    each tensor between input and logits that comes from a ReLU; else MovingRange. The
+    weights' scales are learned, one for each output, from 2 * mean|w| / sqrt(qmax) on;
+    at 1 bit they are mean|w|.
+    forward: images [N, *in_shape] -> log-probabilities [N, 10].
     Source: Jacob et al. 2017, section 3; Esser et al. 2019. Taught in notebook 08.
     """
 
-    def __init__(self, net, ranges, weight_bits, act_bits, activation=LearnedStep):
+    def __init__(
+        self,
+        net,
+        ranges,
+        weight_bits,
+        act_bits,
+        activation=LearnedStep,
+        in_shape=IMAGE_SHAPE,
+    ):
         super().__init__()
-        self.net = copy.deepcopy(net)
-        self.parts = read_parts(self.net)
+        self.net, self.in_shape = without_batch_norms(net), tuple(in_shape)
+        self.parts = read_parts(self.net, in_shape=in_shape)
+        self.groups = tensor_groups(self.parts, Layer)
         first, *_, last = names = tensor_names(self.parts)
         check_ranges(ranges, names)
         bits_by_name({"weights": weight_bits, "codes": act_bits}, ("weights", "codes"))
         self.weight_bits, self.act_bits = weight_bits, act_bits
         self.first, self.last, self.in_range = first, last, ranges[first]
         self.enter, self.steps = nn.ModuleDict(), nn.ParameterDict()
+        for part in self.parts:
+            name = self.groups[part.output]
+            if not part.keeps_grid:
+                kind = activation if part.relu and name != last else MovingRange
+                bits = 8 if name == last else act_bits
+                self.enter[_key(name)] = kind(bits, *ranges[name])
         layers = [part for part in self.parts if isinstance(part, Layer)]
-        for name, layer in zip(names[1:], layers, strict=True):
-            kind = activation if layer.relu and name != last else MovingRange
-            bits = 8 if name == last else act_bits
-            self.enter[_key(name)] = kind(bits, *ranges[name])
         for layer in layers if weight_bits > 1 else []:
             _, qmax = code_range(weight_bits, signed=True)
             size = layer.module.weight.detach().abs().flatten(1).mean(1)
@@ -166,9 +179,9 @@ class QatNet(nn.Module):
             w_scale, w_hat = q.scale, StraightThrough.apply(w, dequantize_tensor(q))
         if b is None:
             return w_hat, None
-        ends, in_bits = self.in_range, 8
-        if layer.name != self.first:
-            ends = self.enter[_key(layer.name)].grid_range()
+        ends, in_bits, entering = self.in_range, 8, self.groups[layer.inputs[0]]
+        if entering != self.first:
+            ends = self.enter[_key(entering)].grid_range()
             in_bits = self.act_bits
         in_scale, _ = calc_scale_zero_point(*ends, in_bits)
         acc_scale = in_scale * w_scale.detach()
@@ -176,17 +189,21 @@ class QatNet(nn.Module):
         return w_hat, StraightThrough.apply(b, b_hat)
 
     def forward(self, x):
-        check_images(x)
+        check_images(x, self.in_shape)
         scale, zero_point = calc_scale_zero_point(*self.in_range)
         x = dequantize_tensor(quantize_tensor(x, 8, scale, zero_point))
-        following = iter(self.enter.values())
+        tensors = {self.parts[0].inputs[0]: x}
         for part in self.parts:
+            inputs = [tensors[name] for name in part.inputs]
             if isinstance(part, Layer):
-                x = part.finish(part.accumulate(x, *self.parameters_of(part)))
-                x = next(following)(x)
+                y = part.accumulate(*inputs, *self.parameters_of(part))
+                y = part.finish(y)
             else:
-                x = part(x)
-        return F.log_softmax(x, dim=1)
+                y = part(*inputs)
+            if not part.keeps_grid:
+                y = self.enter[_key(self.groups[part.output])](y)
+            tensors[part.output] = y
+        return F.log_softmax(y, dim=1)
 
     def quantize(self, requantize="fixed"):
         """Return the QuantizedNet on the same grids."""
@@ -208,6 +225,7 @@ class QatNet(nn.Module):
             acts,
             requantize=requantize,
             weights=weights,
+            in_shape=self.in_shape,
         )
 
 
@@ -221,7 +239,8 @@ def fine_tune(
 ):
     """Train model in place by SGD with momentum 0.9 and lr falling to 0 on a cosine.
 
-    model: a QatNet or a Net; batches of 128 in a random order (torch's global seed).
+    model: a QatNet, or a network that returns log-probabilities; batches of 128 in a
+    random order (torch's global seed).
     shift: each image moves by up to so many pixels, at random, each time it is seen.
     teacher: a Net whose probabilities are learned in place of the labels.
     Returns a list with a dict for each epoch: "losses" of the batches, "loss", their
@@ -240,7 +259,7 @@ def fine_tune(
         losses, order = [], torch.randperm(len(images)).split(128)
         name = f"epoch {epoch} of {epochs}"
         for batch in tqdm(order, name, miniters=100, maxinterval=1e9):
-            x = random_crops(padded[batch], 28)
+            x = random_crops(padded[batch], images.shape[2])
             if teacher is None:
                 loss = F.nll_loss(model(x), labels[batch])
             else:
@@ -264,10 +283,13 @@ def fine_tune(
 
 
 def random_crops(x, size):
-    """Return a size x size window of each image of x [N, 1, H, W], at a random place.
+    """Return a window of each image of x [N, channels, H, W], at a random place.
 
+    size: its height; it is as much narrower than the image as it is lower.
     Taught in notebook 08.
     """
-    top, left = torch.randint(0, x.shape[-1] - size + 1, (2, len(x), 1, 1))
-    rows, columns = torch.arange(size)[:, None] + top, torch.arange(size) + left
-    return x[torch.arange(len(x))[:, None, None], 0, rows, columns].unsqueeze(1)
+    spare = x.shape[2] - size
+    top, left = torch.randint(0, spare + 1, (2, len(x), 1, 1))
+    rows, columns = torch.arange(size)[:, None] + top, torch.arange(x.shape[3] - spare)
+    images = torch.arange(len(x))[:, None, None]
+    return x[images, :, rows, columns + left].movedim(-1, 1)

@@ -119,3 +119,40 @@ def assert_same_codes(found, expected):
         assert codes.dtype == torch.uint8 and codes.shape == expected[name].shape
         different = int((codes != expected[name]).sum())
         assert different == 0, f"{different} of {codes.numel()} codes of {name}"
+
+
+# -- any network, not only Net ----------------------------------------------------
+
+
+def channels_first(codes):
+    """Return uint8 codes, [N, channels, ...], of LiteRT's int8 ones."""
+    codes = torch.from_numpy(codes).view(torch.uint8) ^ 128
+    return codes.movedim(-1, 1)
+
+
+def in_onnx_runtime(qnet, codes, path):
+    """Return {name: codes} of qnet's .onnx file, written to path."""
+    mq.export_onnx(qnet, path)
+    session = ort.InferenceSession(path)
+    names = [port.name for port in session.get_outputs()]
+    feed = {session.get_inputs()[0].name: codes.numpy()}
+    found = session.run(names, feed)
+    return dict(zip(names, map(torch.from_numpy, found), strict=True))
+
+
+def in_litert(qnet, codes, path):
+    """Return {name: codes, channels first} of qnet's .tflite file, written to path."""
+    mq.export_tflite(qnet, path)
+    interpreter = Interpreter(
+        model_path=str(path),
+        experimental_op_resolver_type=OpResolverType.BUILTIN_REF,
+    )
+    nhwc = np.ascontiguousarray((codes ^ 128).view(torch.int8).movedim(1, -1).numpy())
+    interpreter.resize_tensor_input(0, nhwc.shape)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(0, nhwc)
+    interpreter.invoke()
+    details = interpreter.get_output_details()
+    return {
+        d["name"]: channels_first(interpreter.get_tensor(d["index"])) for d in details
+    }

@@ -2,12 +2,10 @@
 
 import random
 
-import numpy as np
-import onnxruntime as ort
 import pytest
 import torch
 import torch.nn.functional as F
-from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from helpers import in_litert, in_onnx_runtime
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -96,38 +94,6 @@ def random_chain(seed):
 @pytest.fixture(scope="module")
 def images():
     return mq.mnist(train=False)[0][:8]
-
-
-def channels_first(codes):
-    """Return uint8 codes, [N, channels, ...], of LiteRT's int8 ones."""
-    codes = torch.from_numpy(codes).view(torch.uint8) ^ 128
-    return codes.movedim(-1, 1)
-
-
-def in_onnx_runtime(qnet, codes, path):
-    mq.export_onnx(qnet, path)
-    session = ort.InferenceSession(path)
-    names = [port.name for port in session.get_outputs()]
-    feed = {session.get_inputs()[0].name: codes.numpy()}
-    found = session.run(names, feed)
-    return dict(zip(names, map(torch.from_numpy, found), strict=True))
-
-
-def in_litert(qnet, codes, path):
-    mq.export_tflite(qnet, path)
-    interpreter = Interpreter(
-        model_path=str(path),
-        experimental_op_resolver_type=OpResolverType.BUILTIN_REF,
-    )
-    nhwc = np.ascontiguousarray((codes ^ 128).view(torch.int8).movedim(1, -1).numpy())
-    interpreter.resize_tensor_input(0, nhwc.shape)
-    interpreter.allocate_tensors()
-    interpreter.set_tensor(0, nhwc)
-    interpreter.invoke()
-    details = interpreter.get_output_details()
-    return {
-        d["name"]: channels_first(interpreter.get_tensor(d["index"])) for d in details
-    }
 
 
 @settings(max_examples=60)
@@ -229,18 +195,26 @@ def sequence(*works):
     return Chain([*works], nest=False)
 
 
-class Residual(nn.Module):
-    def __init__(self):
+class Joined(nn.Module):
+    """The image and a convolution of it, joined by a function, and a linear layer."""
+
+    def __init__(self, join):
         super().__init__()
-        self.conv, self.end = nn.Conv2d(1, 1, 1), nn.Linear(784, 10)
+        self.conv, self.end, self.join = nn.Conv2d(1, 1, 1), nn.LazyLinear(10), join
+        self(torch.zeros(1, 1, 28, 28))
 
     def forward(self, x):
-        return self.end((x + self.conv(x)).flatten(1))
+        return self.end(self.join(x, self.conv(x)).flatten(1))
 
 
-class Branch(Residual):
+class Two(Joined):
+    def forward(self, x, y=None):
+        return self.end(self.join(x, self.conv(x if y is None else y)).flatten(1))
+
+
+class Both(Joined):
     def forward(self, x):
-        return self.end((self.conv(x) if x.sum() > 0 else x).flatten(1))
+        return super().forward(x), x
 
 
 def ended(*works):
@@ -275,14 +249,37 @@ def conv(**options):
 REFUSED = {
     "a Tanh, cannot": lambda: ended(conv(), nn.Tanh()),
     "sigmoid .*cannot be quantized": lambda: ended(conv(), torch.sigmoid),
-    "BatchNorm2d, cannot .*Fold a batch norm": lambda: ended(conv(), nn.BatchNorm2d(2)),
-    r"stride \(2, 2\)": lambda: ended(conv(stride=2)),
-    "padding": lambda: ended(conv(padding=1)),
-    "dilation": lambda: ended(conv(dilation=2)),
-    "groups 2": lambda: ended(conv(), nn.Conv2d(2, 2, 1, groups=2)),
+    "conv1 has dilation": lambda: ended(conv(dilation=2)),
+    "padding_mode 'reflect'": lambda: ended(conv(padding=1, padding_mode="reflect")),
+    'padding "same" with a kernel of .4, 3.': lambda: ended(
+        nn.Conv2d(1, 2, (4, 3), padding="same")
+    ),
+    "fc2, a BatchNorm1d, follows no Linear": lambda: sequence(
+        nn.Flatten(), nn.BatchNorm1d(784), nn.Linear(784, 10)
+    ),
+    "keeps no running statistics": lambda: ended(
+        conv(), nn.BatchNorm2d(2, track_running_stats=False)
+    ),
+    "fc2 is used twice: give each use its own": lambda: ended(
+        conv(), *[nn.BatchNorm2d(2)] * 2
+    ),
+    "fc2 clamps to -1.0..1.0: only": lambda: ended(conv(), nn.Hardtanh()),
+    "a PReLU, cannot": lambda: ended(conv(), nn.PReLU()),
+    "divisor_override": lambda: ended(conv(), nn.AvgPool2d(2, divisor_override=3)),
+    "averages .26, 26. to .4, 4.": lambda: ended(conv(), nn.AdaptiveAvgPool2d(4)),
+    "only the mean over an image": lambda: ended(conv(), lambda x: x.mean(1, True)),
+    r"mul \(at mul\) cannot": lambda: Joined(lambda x, y: x * y),
+    r"sub \(at sub\) cannot": lambda: Joined(lambda x, y: x - y),
+    "add reads something else .*a constant": lambda: Joined(lambda x, y: y + 1),
+    "add with alpha": lambda: Joined(lambda x, y: torch.add(x, y, alpha=2)),
+    "add adds tensors of shapes .1, 28, 28. and .1, 1, 1.": lambda: Joined(
+        lambda x, y: x + F.adaptive_avg_pool2d(y, 1)
+    ),
+    "cat along 2: only along 1": lambda: Joined(lambda x, y: torch.cat([x, y], 2)),
+    "y is a second input": lambda: Two(torch.add),
+    "returns more than one tensor": lambda: Both(torch.add),
     "ceil_mode": lambda: ended(conv(), nn.MaxPool2d(3, ceil_mode=True)),
     "padding or dilation": lambda: ended(conv(), nn.MaxPool2d(2, padding=1)),
-    "before the first layer": lambda: ended(nn.ReLU()),
     "no Conv2d or Linear": lambda: sequence(nn.Flatten()),
     "used twice": twice,
     "follows log_softmax": lambda: sequence(
@@ -298,8 +295,9 @@ REFUSED = {
     r"weight contains NaN": poisoned,
     "a builtin_function_or_method: give an nn.Module": lambda: torch.relu,
     "flatten it first": lambda: sequence(nn.Linear(28, 10)),
-    "only a chain": Residual,
-    "branches or loops that depend on the data": Branch,
+    "branches or loops that depend on the data": lambda: Joined(
+        lambda x, y: x if x.sum() > 0 else y
+    ),
     "something else than conv1, Flatten, output": hooked,
 }
 

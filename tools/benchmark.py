@@ -31,7 +31,7 @@ from tqdm.auto import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import mnistq_helpers as mq
-from mnistq.layers import Flatten
+from mnistq.parts import Flatten
 
 PAUSE = 0.01  # seconds; the threads of the engine before go on spinning for a while
 
