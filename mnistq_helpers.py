@@ -140,3 +140,6 @@ from mnistq.chips import Microcontroller, compile_c
 # From 01 on; 02
 from mnistq.figures import ACCENT, SECOND, STYLE, label_lines
 from mnistq.widgets import Panel, bits_slider
+
+# 11 Your own
+from mnistq.doctor import Diagnosis, diagnose
