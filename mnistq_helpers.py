@@ -8,7 +8,7 @@ file of the folder mnistq/. A room imports only rooms that stand above it here.
 
 # 01 Train
 from mnistq.data import IMAGE_SHAPE, MEAN, ROOT, STD, mnist
-from mnistq.drawing import area_average, prepare_digit, stroke_width
+from mnistq.drawing import area_average, prepare_digit, stroke_width, thickened
 from mnistq.network import (
     COMMITTED,
     MINE,
@@ -133,9 +133,32 @@ from mnistq.plan import check_requantize
 from mnistq.onnx_file import export_onnx
 from mnistq.tflite_file import export_tflite
 
-# The same in C
+# 10 The same in C; in a web page
+from mnistq.c_steps import C_STEPS
 from mnistq.c_file import export_c
-from mnistq.chips import Microcontroller, compile_c
+from mnistq.js_file import export_js
+from mnistq.chips import Microcontroller, ThisProcessor, compile_c, load_c
+
+# 12 Today's formats
+from mnistq.elements import (
+    E2M1,
+    E2M3,
+    E3M2,
+    E4M3,
+    E5M2,
+    FloatElement,
+    IntElement,
+    TableElement,
+    TernaryElement,
+    normal_float,
+)
+from mnistq.formats import (
+    FORMATS,
+    Encoded,
+    Format,
+    gptq_round,
+    int_groups,
+)
 
 # From 01 on; 02
 from mnistq.figures import ACCENT, SECOND, STYLE, label_lines
@@ -143,3 +166,6 @@ from mnistq.widgets import Panel, bits_slider
 
 # 11 Your own
 from mnistq.doctor import Diagnosis, diagnose
+
+# 13 The playground
+from mnistq.playground import FIELD, Drawing, Playground, draw_codes, network_input

@@ -2,25 +2,28 @@
 
 import math
 import re
+from itertools import count
 from pathlib import Path
+from string import ascii_lowercase
 
 import torch
 
+from mnistq.c_steps import C_STEPS, DEPENDS, NOTES, pieces, table
 from mnistq.data import MEAN, STD
-from mnistq.files import pack_codes, write_whole
+from mnistq.files import write_whole
 from mnistq.plan import check_requantize, file_plan
 from mnistq.quantizers import quantize_tensor
-from mnistq.steps import QuantizedLayer, QuantizedMaxPool
 
 FUNCTIONS = Path(__file__).parent / "c"
-VECTOR = 64  # products that a compiler takes together: one register of AVX-512
+BYTES = {"int8_t": 1, "uint8_t": 1, "code_t": 2, "int32_t": 4}  # code_t: at most
+PACKED_TYPE = "typedef uint8_t weight_t; /* packed */\n"
 
 HEADER = """\
 /* A network of integers, written by mnistq. C99; needs nothing but <stdint.h>.
 
 {steps}
 
-   mnistq_run reads the codes of one image, [channels][height][width], and writes the
+   mnistq_run reads the codes of one image, [height][width][channels], and writes the
    codes of its {outputs} scores; the largest is the answer. A code q stands for
    scale * (q - zero point). */
 
@@ -56,31 +59,33 @@ def export_c(qnet, folder, packed=True):
     Source: gemmlowp's two roundings, as in notebook 06.
     """
     check_requantize(qnet, "fixed", "C")
-    plan = list(file_plan(qnet))
-    tables, calls, notes, flash, buffers = [], [], [], 256, {}
-    x = "input_codes"
-    for number, (step, ((name, in_shape), *_), (_, out_shape)) in enumerate(plan):
-        _check_plain(step)
-        y = "ab"[number % 2] if number < len(plan) - 1 else "output_codes"
+    plan = [piece for entry in file_plan(qnet) for piece in pieces(*entry)]
+    functions, tables, calls, notes, flash, memory = [], [], [], [], 256, {}
+    buffers = _buffers(plan)
+    for number, (step, inputs, (output, out_shape)) in enumerate(plan):
+        name = _identifier(inputs[0][0], number)
+        shapes = [shape for _, shape in inputs]
+        function, text, size, needs = C_STEPS[type(step)](step, name, shapes, packed)
+        y = buffers[output]
         if y != "output_codes":
-            buffers[y] = max(buffers.get(y, 0), math.prod(out_shape))
-        name = _identifier(name, number)
-        function, text, size = C_STEPS[type(step)](step, name, in_shape, packed)
+            needs[f"uint8_t {y}"] = math.prod(out_shape)
+        for buffer, numbers in needs.items():
+            memory[buffer] = max(memory.get(buffer, 0), numbers)
+        functions += [*DEPENDS.get((function, packed), ()), function]
         tables.append(text)
+        x = ", ".join(buffers[tensor] for tensor, _ in inputs)
         calls.append(f"    {function}(&{name}, {x}, {y});")
-        notes.append(_note(name, step, in_shape, out_shape))
-        flash, x = flash + size, y
-    types, memory, ram = _memory(list(qnet.layers.values()), buffers, packed)
-    pools = any(isinstance(step, QuantizedMaxPool) for step, *_ in plan)
-    parts = ["common", "packed" if packed else "unpacked", *["max_pool"] * pools]
-    functions = [(FUNCTIONS / f"{p}.c").read_text("utf-8") for p in parts]
+        notes.append(_note(name, step, shapes[0], out_shape))
+        flash += size
+    ram = sum(BYTES[buffer.split()[0]] * numbers for buffer, numbers in memory.items())
     source = [
         '#include "mnistq_net.h"\n',
-        types,
-        functions[0],
-        memory,
-        *functions[1:],
-        _table("const uint8_t MNISTQ_PIXEL_TO_CODE[256]", _pixel_codes(qnet)),
+        PACKED_TYPE if packed else _text("types"),
+        _text("common"),
+        *(f"static {buffer}[{numbers}];" for buffer, numbers in memory.items()),
+        "",
+        *map(_text, dict.fromkeys(functions)),
+        table("const uint8_t MNISTQ_PIXEL_TO_CODE[256]", pixel_codes(qnet)),
         *tables,
         "void mnistq_run(const uint8_t *input_codes, uint8_t *output_codes)\n{",
         *calls,
@@ -92,67 +97,35 @@ def export_c(qnet, folder, packed=True):
     write_whole(folder / "mnistq_net.c", "\n".join(source).encode())
 
 
-def _check_plain(step):
-    """Raise ValueError for what C does not compute here."""
-    plain = {"stride": (1, 1), "padding": (0, 0), "groups": 1}
-    known = {key: getattr(step, key, plain[key]) for key in plain} == plain
-    if type(step) not in C_STEPS or not known:
-        kind = type(step).__name__
-        raise ValueError(
-            f"{step.output}, made by a {kind} like this, is not in C here."
-        )
+def _buffers(plan):
+    """Return {tensor: the memory that it lies in}, free again after its last use."""
+    last = {x: n for n, (_, inputs, _) in enumerate(plan) for x, _ in inputs}
+    places = {plan[0][1][0][0]: "input_codes"}
+    for number, (_, _, (output, _)) in enumerate(plan):
+        taken = {p for x, p in places.items() if last.get(x, number) >= number}
+        free = (name for name in _letters() if name not in taken)
+        places.setdefault(output, next(free))
+    places[plan[-1][2][0]] = "output_codes"
+    return places
 
 
-def c_layer(layer, name, shape, packed):
-    """Return (its function, its tables as text, their bytes) of a QuantizedLayer."""
-    weight = layer.weight
-    if weight.dim() == 2:
-        weight = weight.reshape(-1, *shape)  # as large as the whole input
-    out, *kernel = weight.shape
-    if packed:
-        bits = layer.weight_bits
-        codes = (weight + 1) // 2 if bits == 1 else weight.short() + 2 ** (bits - 1)
-        values, kind, each = [*pack_codes(codes, bits).tolist(), 0], "uint8_t", 1
-    else:
-        rows = weight.flatten(1)
-        rows = torch.nn.functional.pad(rows, (0, -rows.shape[1] % VECTOR))
-        values, kind, each = rows.flatten().tolist(), "weight_t", 2
-    tables = {
-        "weights": (kind, values),
-        "bias": ("int32_t", _folded_bias(layer)),
-        "m0": ("int32_t", layer.m0.tolist()),
-        "shift": ("int8_t", layer.shift.tolist()),
-    }
-    text = [
-        _table(f"static const {kind} {name}_{part}[{len(numbers)}]", numbers)
-        for part, (kind, numbers) in tables.items()
-    ]
-    size = (shape[1] - kernel[1] + 1, shape[2] - kernel[2] + 1)
-    pool = layer.pool or ((1, 1), (1, 1))
-    text.append(_layer(name, shape, out, kernel[1:], size, pool, layer, tables))
-    bytes_of_tables = len(values) * each + out * (4 + 4 + 1)
-    return "run", "\n".join(text), bytes_of_tables
-
-
-def c_max_pool(step, name, shape, packed):
-    """Return (its function, its table as text, no bytes) of max pooling."""
-    size = shape[1:]
-    return "max_pool", _layer(name, shape, shape[0], (1, 1), size, step.pool), 0
-
-
-C_STEPS = {QuantizedLayer: c_layer, QuantizedMaxPool: c_max_pool}
+def _letters():
+    """Yield a to z, a1 to z1 and so on."""
+    yield from ascii_lowercase
+    for number in count(1):
+        yield from (f"{letter}{number}" for letter in ascii_lowercase)
 
 
 def _header(qnet, notes, flash, ram):
-    *_, last = qnet.layers.values()
+    scale, zero_point = qnet.grids[qnet.steps[-1].output]
     return HEADER.format(
         steps="\n".join(notes),
         inputs=math.prod(qnet.in_shape),
         outputs=math.prod(qnet.shapes[qnet.steps[-1].output]),
         in_scale=qnet.in_scale,
         in_zero_point=qnet.in_zero_point,
-        out_scale=last.out_scale,
-        out_zero_point=last.out_zero_point,
+        out_scale=scale,
+        out_zero_point=zero_point,
         flash=flash,
         ram=ram,
     )
@@ -166,57 +139,17 @@ def _identifier(name, number):
 
 def _note(name, step, in_shape, out_shape):
     sizes = [" x ".join(map(str, shape)) for shape in (in_shape, out_shape)]
-    bits = getattr(step, "weight_bits", None)
-    about = f"weights of {bits} bits" if bits else "max pooling"
+    about = NOTES.get(type(step))
+    about = about or f"weights of {step.weight_bits} bits"
     return f"   {name}: {sizes[0]} -> {sizes[1]}, {about}"
 
 
-def _layer(name, shape, out, kernel, size, pool, layer=None, tables=()):
-    (rows, columns), (down, right) = pool
-    height, width = (size[0] - rows) // down + 1, (size[1] - columns) // right + 1
-    numbers = [*shape, out, *kernel, height, width, *pool[0], *pool[1]]
-    if layer:
-        numbers += [layer.out_zero_point, layer.low, layer.high, layer.weight_bits]
-    else:
-        numbers += [0] * 4
-    fields = [*map(str, numbers), *(f"{name}_{part}" for part in tables)]
-    fields += [] if tables else ["0"] * 4
-    return f"static const layer_t {name} = {{\n    {', '.join(fields)}\n}};\n"
+def _text(name):
+    return (FUNCTIONS / f"{name}.c").read_text("utf-8")
 
 
-def _memory(layers, buffers, packed):
-    """Return (the types, the working memory, both as text, its bytes)."""
-    largest = max(layer.weight[0].numel() for layer in layers)
-    memory = {f"uint8_t {name}[{n}]": n for name, n in buffers.items()}
-    if packed:
-        types = "typedef uint8_t weight_t; /* packed */\n"
-        memory[f"int8_t kernel[{largest}]"] = largest
-    else:
-        types = (FUNCTIONS / "types.c").read_text("utf-8")
-        window, outputs = largest + -largest % VECTOR, max(len(x.bias) for x in layers)
-        memory |= {f"code_t window[{window}]": 2 * window}
-        memory |= {f"int32_t best[{outputs}]": 4 * outputs}
-    text = "".join(f"static {name};\n" for name in memory)
-    return types, text, sum(memory.values())
-
-
-def _folded_bias(layer):
-    """Return bias - in_zero_point * sum(weight), for codes from 0 to 255."""
-    sums = layer.weight.flatten(1).sum(1, dtype=torch.int64)
-    return (layer.bias.long() - layer.in_zero_point * sums).tolist()
-
-
-def _pixel_codes(qnet):
+def pixel_codes(qnet):
+    """Return [code of a pixel of 0, ..., of 255], as MNIST is normalised."""
     images = (torch.arange(256, dtype=torch.uint8) / 255 - MEAN) / STD
     grid = (qnet.in_bits, qnet.in_scale, qnet.in_zero_point)
     return quantize_tensor(images, *grid).tensor.tolist()
-
-
-def _table(name, numbers):
-    rows = [numbers[i : i + 16] for i in range(0, len(numbers), 16)]
-    lines = ["    " + ", ".join(map(_number, row)) for row in rows]
-    return f"{name} = {{\n" + ",\n".join(lines) + "\n};\n"
-
-
-def _number(value):
-    return "-2147483647 - 1" if value == -(2**31) else str(value)

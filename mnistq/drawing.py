@@ -6,8 +6,9 @@ import torch
 
 BOX = 20  # pixels of the longer side of a digit of MNIST
 FINE = 4 * BOX  # the grid on which strokes are made wider or narrower
-# 98 % of 10,000 test digits lie between the first two; the third is their median.
+# 98 % of the test digits lie between the first two; the third is their median.
 NARROW, WIDE, USUAL = 1.5, 4.3, 2.3  # widths of a stroke, in MNIST's pixels
+TIE = 1e-6  # what ends in .5 but for the order of a sum is rounded up everywhere
 
 
 def prepare_digit(ink):
@@ -15,9 +16,9 @@ def prepare_digit(ink):
 
     ink: [H, W] of any size, 0 (paper) to 1 (ink). What is not 0 is cut out and scaled
     until its longer side has 20 pixels; a stroke narrower than 1.5 or wider than 4.3
-    of them is brought to 2.3; the centre of mass comes to the middle. 0 to 1, in steps
-    of 1 / 255; zeros for an empty picture. A picture of MNIST stays as it is (98 % of
-    10,000). Raises ValueError for other shapes or values.
+    of them is brought near 2.3; the centre of mass comes to the middle. Ink from 0 to
+    1 in steps of 1 / 255, all 0 for an empty picture. 98 % of MNIST's own pictures
+    stay as they are. Raises ValueError for other shapes or values.
     Source: LeCun, Cortes, Burges, "The MNIST database". Taught in notebook 13.
     """
     ink = torch.as_tensor(ink).double()
@@ -33,9 +34,9 @@ def prepare_digit(ink):
     (h, w), mass = small.shape, small.sum()
     middle_y = float((small.sum(1) * torch.arange(h)).sum() / mass)
     middle_x = float((small.sum(0) * torch.arange(w)).sum() / mass)
-    top = min(max(round(14 - middle_y), 0), 28 - h)
-    left = min(max(round(14 - middle_x), 0), 28 - w)
-    result[top : top + h, left : left + w] = (255 * small).round() / 255
+    top = min(max(round(14 - middle_y + TIE), 0), 28 - h)
+    left = min(max(round(14 - middle_x + TIE), 0), 28 - w)
+    result[top : top + h, left : left + w] = (255 * small + TIE).round() / 255
     return result
 
 
@@ -77,17 +78,25 @@ def stroke_width(ink):
     return float(4 * ink.sum() / slope.sqrt().sum())
 
 
-def with_usual_strokes(ink):
-    """Return ink, [H, W] with a longer side of FINE, with strokes as MNIST has them."""
-    # Through a window of one of MNIST's pixels: those of its pictures make no stairs.
+def seen_width(ink):
+    """Return the strokes' width in MNIST's pixels; ink: [H, W], FINE pixels long.
+
+    Seen through a window of one such pixel, or the squares of MNIST's own pictures
+    would make stairs, whose edge is too long.
+    """
     window = FINE // BOX
     seen = torch.nn.functional.pad(ink, (window,) * 4)[None]
-    width = stroke_width(torch.nn.functional.avg_pool2d(seen, window, 1)[0])
-    narrow, wide, usual = (pixels * FINE / BOX for pixels in (NARROW, WIDE, USUAL))
-    if narrow <= width <= wide:
+    seen = torch.nn.functional.avg_pool2d(seen, window, 1)[0]
+    return stroke_width(seen) / window
+
+
+def with_usual_strokes(ink):
+    """Return ink, [H, W] with a longer side of FINE, with strokes as MNIST has them."""
+    width = seen_width(ink)
+    if NARROW <= width <= WIDE:
         return ink
-    # The whole grows with its strokes: width + 2 r of FINE + 2 r is as usual of FINE.
-    radius = (usual - width) * FINE / (FINE - usual) / 2
+    # The whole grows with its strokes: width + 2 r of BOX + 2 r is as USUAL of BOX.
+    radius = (USUAL - width) * FINE / (BOX - USUAL) / 2
     ink = torch.nn.functional.pad(ink, (math.ceil(abs(radius)),) * 4)
     # Nothing vanishes: any shape has room for a circle of radius area / edge.
     return thickened(ink, radius) if radius > 0 else 1 - thickened(1 - ink, -radius)

@@ -89,12 +89,17 @@ def network_parts(content, requantize=None):
     return tuple(steps), in_shape, in_bits, *grid
 
 
-def _arrays(layer):
-    """Return the bytes of a layer's weights, scales and biases."""
+def packed_weights(layer):
+    """Return a layer's weights, uint8 [bytes], in weight_bits bits each, from 0 up."""
     bits = layer.weight_bits
     codes = layer.weight.to(torch.int16) + 2 ** (bits - 1)
     codes = codes >> (bits == 1)  # there -1 and 1 become 0 and 2, and now 0, 1
-    packed = pack_codes(codes, bits).numpy().tobytes()
+    return pack_codes(codes, bits)
+
+
+def _arrays(layer):
+    """Return the bytes of a layer's weights, scales and biases."""
+    packed = packed_weights(layer).numpy().tobytes()
     scales = layer.weight_scale.numpy().astype("<f4").tobytes()
     return packed + scales + layer.bias.numpy().astype("<i4").tobytes()
 

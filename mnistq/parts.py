@@ -48,47 +48,39 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Average:
-    """The mean of each window, and the ReLU that follows; window as Layer's pool.
+class Clamped:
+    """A part with a grid of its own and, perhaps, the ReLU that follows, up to top."""
 
-    A window of a single number is a ReLU that follows nothing it could be part of.
-    """
-
-    window: tuple
     inputs: tuple = ()
     output: str = ""
     relu: bool = False
     top: float = math.inf
     keeps_grid = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Average(Clamped):
+    """The mean of each window, (kernel, stride), and the ReLU that follows.
+
+    A window of a single number is a ReLU that follows nothing it could be part of.
+    """
+
+    window: tuple
 
     def __call__(self, x):
         one = math.prod(self.window[0]) == 1
         return clamp(x if one else F.avg_pool2d(x, *self.window), self)
 
 
-@dataclass(frozen=True)
-class Add:
+class Add(Clamped):
     """The sum of two tensors of one shape, and the ReLU that follows."""
-
-    inputs: tuple = ()
-    output: str = ""
-    relu: bool = False
-    top: float = math.inf
-    keeps_grid = False
 
     def __call__(self, x, y):
         return clamp(x + y, self)
 
 
-@dataclass(frozen=True)
-class Concat:
+class Concat(Clamped):
     """Tensors one after the other along the channels, and the ReLU that follows."""
-
-    inputs: tuple = ()
-    output: str = ""
-    relu: bool = False
-    top: float = math.inf
-    keeps_grid = False
 
     def __call__(self, *tensors):
         return clamp(torch.cat(tensors, 1), self)

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from mnistq.calibration import calibrate
 from mnistq.layers import read_parts
-from mnistq.parts import Layer
+from mnistq.parts import Flatten, Layer, MaxPool
 
 
 def article_grid(low_high, bits, bugs):
@@ -81,7 +81,10 @@ def article_forward(net, ranges, images, bits, bugs):
     grid = article_grid(first, in_bits, bugs)
     x = torch.round(images / grid[0] + grid[1]).clamp(0, 2**in_bits - 1)
     entering = {}
-    for part in read_parts(net):
+    parts = read_parts(net)
+    if not all(isinstance(part, Layer | MaxPool | Flatten) for part in parts):
+        raise ValueError("the published code knows chains of layers and pooling alone.")
+    for part in parts:
         if not isinstance(part, Layer):
             x = part(x)
             continue

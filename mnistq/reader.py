@@ -169,7 +169,9 @@ class Reader:
         elif isinstance(module, nn.MaxPool2d):
             self._max_pool(node, module)
         elif isinstance(module, nn.AvgPool2d | nn.AdaptiveAvgPool2d):
-            self._append(node, Average(average_window(self.place, module, entering)))
+            self._append(
+                node, Average(window=average_window(self.place, module, entering))
+            )
         elif module is Average:
             self._mean(node, entering)
         elif module is Add:
@@ -232,7 +234,7 @@ class Reader:
             top = float(module.max_val)
         number = self._maker(node)
         if number is None:
-            self._append(node, Average(((1, 1), (1, 1)), relu=True, top=top))
+            self._append(node, Average(window=((1, 1), (1, 1)), relu=True, top=top))
             return
         part = self.parts[number]
         top = min(top, part.top)
@@ -268,7 +270,7 @@ class Reader:
         dims = [dims] if isinstance(dims, int) else list(dims or [])
         if len(shape) != 4 or sorted(d % 4 for d in dims) != [2, 3]:
             raise ValueError(f"{self.place} along {dims}: only the mean over an image.")
-        self._append(node, Average((tuple(shape[2:]), tuple(shape[2:]))))
+        self._append(node, Average(window=(tuple(shape[2:]),) * 2))
         if not options.get("keepdim"):
             self._make(node, Flatten(), (self.tensors[node],), node.name)
 

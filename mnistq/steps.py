@@ -274,7 +274,8 @@ def quantized_layer(
 def multipliers(name, in_scale, weight_scale, out_scale, requantize):
     """Return (multiplier, None, None) in float32, or (None, m0, shift) in integers.
 
-    in_scale * weight_scale / out_scale; weight_scale: float32 [n]; name: of the step.
+    in_scale * weight_scale / out_scale; weight_scale: float32 [n]; name: of the step,
+    or of the tensor that it makes.
     Raises ValueError for multipliers that cannot be quantized, or another requantize.
     """
     check_mode(requantize)
@@ -294,7 +295,7 @@ def integer_multipliers(name, real):
         pairs = [quantize_multiplier(max(m, 2**-32)) for m in real]
     except ValueError as error:
         raise ValueError(
-            f"{name}: {error} Widen the range of what leaves {name}."
+            f"{name}: {error} Widen the range of what leaves it."
         ) from error
     return torch.tensor(pairs, dtype=torch.int32).T
 

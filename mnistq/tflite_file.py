@@ -263,6 +263,12 @@ def tflite_concat(model, step, inputs, y, grid):
     """Add inputs one after the other to tensor y: QUANTIZE, clamps, CONCATENATION."""
     from ai_edge_litert import schema_py_generated as schema
 
+    left = -int(step.shift.min())
+    if left > 23:  # 255 * 2**23 is the last that int32 holds
+        raise ValueError(
+            f"{step.output} joins numbers on a grid that is 2**{left} times finer, "
+            f"which LiteRT leaves undefined. Widen the range of {step.output}."
+        )
     parts = []
     for number, (x, shape) in enumerate(inputs):
         name = f"{step.output}.concat.{number}"

@@ -84,8 +84,9 @@ def residual_block(pick, channels):
 
 
 def early_block(pick, channels):
-    """Batch norm and ReLU stand before the convolution, and read what is added too."""
-    body = [nn.BatchNorm2d(channels), nn.ReLU()]
+    """A ReLU before the convolution, perhaps with batch norm, reads what is added."""
+    body = [nn.BatchNorm2d(channels)] if pick.random() < 0.5 else []
+    body.append(pick.choice(RELUS[:3])())
     body += convolution(pick, channels, channels)
     return Residual(nn.Sequential(*body), nn.Identity(), act(pick), "plus"), channels
 
@@ -115,7 +116,7 @@ def average_block(pick, channels):
         Function(lambda x: F.avg_pool2d(x, 2, stride=1)),
         nn.MaxPool2d((2, 1), (1, 2)),
     )
-    return pick.choice(pools), channels
+    return nn.Sequential(pick.choice(pools), act(pick)), channels
 
 
 BLOCKS = (
@@ -123,6 +124,7 @@ BLOCKS = (
     residual_block,
     early_block,
     separable_block,
+    together_block,
     together_block,
     average_block,
 )

@@ -20,7 +20,9 @@ import mnistq_helpers as mq
 
 ROOT = mq.ROOT
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+DOCS = sorted((ROOT / "docs").glob("*.md"))
 TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "data" / "README.md"]
+TEXTS += DOCS
 REPOSITORY = (ROOT / "tools" / "repository.txt").read_text().strip()
 PICTURE = ROOT / "docs" / "accuracy.png"
 each_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)
@@ -171,23 +173,79 @@ def test_a_link_to_no_file_or_to_no_heading_is_found():
 
 
 @each_notebook
-def test_the_readme_names_its_sections_and_its_minutes(path):
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_docs_name_its_sections_and_its_minutes(path):
+    docs = "\n".join(doc.read_text(encoding="utf-8") for doc in DOCS)
     number = path.stem[:2]
-    place = rf"(?:\[{number}\]\(notebooks/{path.name}\)|\b{number}), \*([^*]+)\*"
-    named = re.findall(place, readme)
+    link = rf"\[{number}\]\(\.\./notebooks/{path.name}\)"
+    named = re.findall(rf"(?:{link}|\b{number}), \*([^*]+)\*", docs)
     assert named or path == PATHS[-1]
     assert set(named) <= set(headings(path))
     text, exercises = prose(path).split("## Exercises")
     read = math.ceil(len(text.split()) / 200)
     solve = sum(map(int, re.findall(r"\((\d+) minutes\)", exercises)))
-    assert f"\n| {number} | {read} | {solve} | " in readme
+    assert f"\n| {number} | {read} | {solve} | " in docs
 
 
 def test_the_readme_lists_the_notebooks():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    listed = re.findall(r"(?m)^\| \[(\d\d) .*?\]\(notebooks/(.*?)\)", readme)
-    assert listed == [(path.stem[:2], path.name) for path in PATHS]
+    badge = r"\[!\[Colab\]\(https://[^)]*badge\.svg\)\]"
+    colab = "https://colab.research.google.com/github"
+    row = rf"(?m)^\| \[(\d\d) .*?\]\(notebooks/(.*?)\) \|.*\| {badge}\((.*)\) \|$"
+    assert re.findall(row, readme) == [
+        (
+            path.stem[:2],
+            path.name,
+            f"{colab}/{REPOSITORY}/blob/main/notebooks/{path.name}",
+        )
+        for path in PATHS
+    ]
+
+
+def test_the_readmes_first_numbers_are_measured():
+    images, labels = mq.mnist(train=False)
+    net = mq.load_net()
+    ranges = mq.calibrate(net, mq.mnist(train=True)[0][:1000])
+    small = mq.QuantizedNet.load(mq.LOW_BITS / "w2a2_long.mnistq")
+    models = net, mq.quantize_net(net, ranges), small, mq.load_net(mq.SHIFTED)
+    right = [f"{mq.evaluate(model, images, labels):.2%}" for model in models]
+    sizes = sum(p.nbytes for p in net.parameters()), models[1].nbytes, small.nbytes
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    said = re.findall(r"\d\d\.\d\d %", readme.split("```")[0])
+    assert [number.replace(" ", "") for number in said] == right
+    first = (
+        f"{sizes[0] / 1e6:.2f} MB → {sizes[1] / 1e3:.0f} kB → {sizes[2] / 1e3:.0f} kB"
+    )
+    assert first in readme
+
+
+def test_only_addresses_change_with_the_repository():
+    tool = load_tool(ROOT / "tools" / "set_repository.py")
+    text = (
+        'a/b "AAa/bAA" https://github.com/a/b https://github.com/a/bc '
+        "https://github.com/a/b.c https://github.com/a/b/blob/x. "
+        "https://github.com/x/a/b https://colab.research.google.com/github/a/b/blob "
+        'REPOSITORY = "a/b" REPOSITORY = \\"a/b\\" https://a.github.io/b. '
+        "https://a.github.io/bc"
+    )
+    new = tool.with_address(text, "a/b", "some/thing")
+    assert new == (
+        'a/b "AAa/bAA" https://github.com/some/thing https://github.com/a/bc '
+        "https://github.com/a/b.c https://github.com/some/thing/blob/x. "
+        "https://github.com/x/a/b "
+        "https://colab.research.google.com/github/some/thing/blob "
+        'REPOSITORY = "some/thing" REPOSITORY = \\"some/thing\\" '
+        "https://some.github.io/thing. https://a.github.io/bc"
+    )
+    assert tool.with_address(new, "some/thing", "a/b") == text
+
+
+@pytest.mark.parametrize("path", [*PATHS, TEXTS[0]], ids=lambda p: p.stem)
+def test_there_and_back_a_short_address_leaves_no_trace(path):
+    tool = load_tool(ROOT / "tools" / "set_repository.py")
+    text = path.read_text(encoding="utf-8")
+    short = tool.with_address(text, REPOSITORY, "a/b")
+    assert REPOSITORY not in short
+    assert tool.with_address(short, "a/b", REPOSITORY) == text
 
 
 @each_notebook
@@ -298,7 +356,6 @@ TAUGHT = {
         "high_multiply",
         "rounding_shift",
         "multiply_by_quantized_multiplier",
-        "int_matmul",
     },
     "07_below_8_bits": {"best_scale", "gptq_codes", "fit_layer", "refit_scale"},
     "08_quantization_aware_training": {
@@ -308,7 +365,9 @@ TAUGHT = {
         "LearnedStep",
     },
     "09_real_engines": set(),
-    "13_playground": set(),
+    "10_in_c": set(),
+    "12_todays_formats": {"gptq_round"},
+    "13_playground": {"area_average", "stroke_width"},
 }
 
 

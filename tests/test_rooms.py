@@ -140,7 +140,7 @@ def test_the_facade_holds_nothing_but_imports():
     docstring, *rest = ast.parse(read(FACADE)).body
     assert is_docstring(docstring)
     assert {type(node) for node in rest} == {ast.ImportFrom}
-    assert len(read(FACADE).splitlines()) <= 150
+    assert len(read(FACADE).splitlines()) <= 190
     (only,) = ast.parse(read(HOUSE / "__init__.py")).body
     assert is_docstring(only)
 

@@ -8,13 +8,16 @@ and once timed, all in turn, so that whatever else the machine does falls on all
 them alike. With one thread it is the processor's time that counts, where its clock is
 fine enough: a call that another program interrupts would look slower. A run's ratio is
 that of the medians of its rounds; the table shows the lowest, the middle and the
-highest of all runs. The numbers belong to the processor that is printed first.
+highest of all runs. The numbers belong to the processor that is printed first. The
+last row is no engine: as many products as the network has, in the nearest cache.
 ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 before the command keeps PyTorch and
-this project to AVX2, as on a processor without VNNI; the runtimes not.
+this project, its C too, to AVX2, as on a processor without VNNI; the runtimes not.
 """
 
 import argparse
 import copy
+import math
+import os
 import platform
 import statistics
 import sys
@@ -87,6 +90,16 @@ def processor():
     )
 
 
+def count_products(qnet):
+    """Return how many products of a code and a weight one image takes."""
+    count = 0
+    for layer in qnet.layers.values():
+        shape = qnet.shapes[layer.inputs[0]]
+        places = layer.convolved(shape)[1:] if layer.weight.dim() == 4 else ()
+        count += layer.weight.numel() * math.prod(places)
+    return count
+
+
 def make_engines(net, ranges, images, folder, threads):
     """Return {name: function without arguments that reads all images once}.
 
@@ -116,6 +129,14 @@ def make_engines(net, ranges, images, folder, threads):
         litert.invoke()
         return litert.get_tensor(output)
 
+    mq.export_c(fixed, folder / "c", packed=False)
+    kept = os.environ.get("ATEN_CPU_CAPABILITY") == "avx2"
+    flags = ["-mno-avx512f", "-mno-avxvnni"] if kept else []
+    in_c, rows = mq.ThisProcessor(folder / "c", flags), [bytes(x) for x in uint8]
+    made = np.frombuffer(b"".join(map(in_c.run, rows)), np.uint8)
+    assert np.array_equal(made, fixed.codes(images)["output"].numpy().ravel())
+    alone = mq.load_c([mq.ROOT / "mnistq" / "c" / "products.c"], flags).products
+    numbers, rounds = bytes(16_384), count_products(fixed) * len(images) // 4096
     expected = rounded.codes(images)["output"]
     assert np.array_equal(ort_int8.run(["output"], {"conv1": uint8})[0], expected)
     return {
@@ -126,6 +147,8 @@ def make_engines(net, ranges, images, folder, threads):
         "this project, float": lambda: rounded(images),
         "ONNX Runtime int8": lambda: ort_int8.run(["output"], {"conv1": uint8}),
         "LiteRT int8": run_litert,
+        "this project, C": lambda: [in_c.run(row) for row in rows],
+        "as many products alone": lambda: alone(numbers, numbers, rounds),
     }
 
 

@@ -1,7 +1,7 @@
 """Drive the notebooks in a real JupyterLab and a headless Chromium.
 
 usage: python tools/browser.py times         median times from a key to its picture
-       python tools/browser.py screenshots   docs/slider.png and docs/playground.png
+       python tools/browser.py screenshots   docs/slider.gif and docs/playground.png
        python tools/browser.py first         time from a fresh clone to a moved slider
 Needs playwright (in requirements.txt) and the system's own chromium or chrome; nothing
 is downloaded. conftest.py uses the same functions to test all notebooks.
@@ -49,6 +49,11 @@ NOT_RUN = """() => [...jupyterapp.shell.currentWidget.content.model.cells]
   .map(cell => cell.sharedModel)
   .filter(cell => cell.cell_type == "code" && !cell.execution_count)
   .map(cell => cell.source.split("\\n")[0])"""
+# Panels whose stored picture is shown beside the live one: their first words.
+TWICE = """() => [...document.querySelectorAll(".jp-OutputArea")]
+  .filter(area => area.querySelector(".widget-image")
+    && area.querySelector(".jp-RenderedImage"))
+  .map(area => area.innerText.split("\\n")[0])"""
 # Keep what the kernel is asked by execute requests and sends because of them.
 RECORD = """() => {
   const {kernel} = jupyterapp.shell.currentWidget.sessionContext.session;
@@ -273,7 +278,7 @@ def drag(page, kind, element):
         element.click()
 
 
-def draw(page, stroke, finger=False):
+def draw(page, stroke, finger=False, wait=True):
     """Draw a stroke, one of DIGITS, into the playground with the mouse or a finger."""
     field = page.locator(".field canvas")
     field.scroll_into_view_if_needed()
@@ -297,7 +302,8 @@ def draw(page, stroke, finger=False):
         for place in places[1:]:
             page.mouse.move(*place, steps=10)
         page.mouse.up()
-    settle(page)
+    if wait:
+        settle(page)
 
 
 DIGITS = {  # strokes of a hand: x and y in percent of the field
@@ -331,7 +337,7 @@ def times(context, address):
         field.press("Space")  # the pen is down: each arrow draws
         settle(page)
         median = time_keys(page, field, ["ArrowLeft", "ArrowDown"] * 6)
-        print(f"09, a stroke drawn by a key: {median:.0f} ms", flush=True)
+        print(f"13, a stroke drawn by a key: {median:.0f} ms", flush=True)
     with opened(context, address, "04_quantized_forward.ipynb") as (page, _):
         time_sliders(page, "04", "bits of the ")  # the whole test set
 
@@ -349,23 +355,24 @@ def time_sliders(page, name, start):
 
 
 def screenshots(context, address):
-    """Write the README's two pictures."""
+    """Write the README's moving picture and that of the playground."""
     docs = ROOT / "docs"
     with opened(context, address, "02_quantization_math.ipynb") as (page, _):
-        _, _, slider = next(c for c in controls(page) if c[1] == "bits")
+        found = [c for c in controls(page) if c[1] == "bits"]
+        slider = found[1][2]  # of a digit; the first moves a staircase
         area = slider.locator(
             "xpath=ancestor::*[contains(@class,'jp-OutputArea-output')]"
         )
         narrow = ".jp-OutputArea-output .widget-vbox { max-width: 490px }"
-        page.add_style_tag(content=narrow)  # two panels go side by side
+        page.add_style_tag(content=narrow)
         slider.focus()
-        parts = []
-        for bits in (8, 2):
-            while (now := int(float(slider.get_attribute("aria-valuenow")))) != bits:
-                slider.press("ArrowLeft" if now > bits else "ArrowRight")
-                settle(page)
-            parts.append(area.last.screenshot())
-        (docs / "slider.png").write_bytes(side_by_side(parts))
+        slider.press("End")
+        frames = []
+        for _ in range(8):
+            settle(page)
+            frames.append(area.last.screenshot())
+            slider.press("ArrowLeft")
+        write_gif(docs / "slider.gif", frames)
     with opened(context, address, "13_playground.ipynb") as (page, _):
         page.set_viewport_size({"width": 1200, "height": 1500})  # all of it in view
         draw(page, DIGITS[3])
@@ -399,17 +406,20 @@ def first(context, _):
                 say(f"the slider {label!r} has moved")
 
 
-def side_by_side(pictures):
-    """Return one PNG with the left 500 pixels of the given PNGs side by side."""
+def write_gif(path, pictures, width=500):
+    """Write the left width pixels of PNGs as one moving picture, to and fro."""
     import io
 
-    import matplotlib.image as image
-    import numpy as np
+    from PIL import Image
 
-    arrays = [image.imread(io.BytesIO(picture)) for picture in pictures]
-    file = io.BytesIO()
-    image.imsave(file, np.concatenate([array[:, :500] for array in arrays], axis=1))
-    return file.getvalue()
+    frames = []
+    for picture in pictures:
+        image = Image.open(io.BytesIO(picture)).convert("RGB")
+        frame = image.crop((0, 0, width, image.height))
+        frames.append(frame.quantize(64, dither=Image.Dither.NONE))
+    first, *others = frames + frames[-2:0:-1]
+    times = [700] * (1 + len(others))
+    first.save(path, save_all=True, append_images=others, duration=times, loop=0)
 
 
 def main():

@@ -1,6 +1,6 @@
 /* One layer: a convolution of every output with stride 1, then max pooling. A fully
    connected layer is one whose kernel is as large as what it reads. Tensors lie in
-   memory as [channels][height][width]. */
+   memory as [height][width][channels], kernels too: so a row of a window is one piece. */
 typedef struct {
     int32_t channels, height, width;          /* of what it reads */
     int32_t outputs, rows, columns;           /* outputs, and size of a kernel */

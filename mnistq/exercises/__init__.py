@@ -23,4 +23,10 @@ from mnistq.exercises.real_engines import (
     my_packed_bytes,
     my_first_difference,
 )
-from mnistq.exercises.playground import my_box, my_middle, my_disagreements
+from mnistq.exercises.in_c import my_multiply_in_c, my_unpack_in_c
+from mnistq.exercises.todays_formats import (
+    my_mxfp4,
+    my_normal_float,
+    my_paying_groups,
+)
+from mnistq.exercises.playground import my_disagreements, my_fewest_bits

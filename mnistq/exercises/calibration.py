@@ -149,4 +149,7 @@ def my_percentile_range(answer):
         "One odd value no longer stretches the range. How many to give up is a "
         "guess that does not know the bits."
     )
-    judge(answer, reference, cases, praise)
+    mistakes = [
+        (lambda *case: reference(*case)[::-1], "Give (low, high), in this order.")
+    ]
+    judge(answer, reference, cases, praise, mistakes)

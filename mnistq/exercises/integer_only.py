@@ -172,7 +172,7 @@ def my_safe_terms(answer):
         (
             (6, 3, 3),
             "One product of 3 * 7 fits, two do not: a signed accumulator of 6 "
-            "bits ends at 31.",
+            "bits ends at 31. Terms are counted: give a whole number, an int.",
         ),
         (
             (5, 3, 2),

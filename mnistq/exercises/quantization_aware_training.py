@@ -3,8 +3,8 @@
 import torch
 
 from mnistq.exercises.judge import judge
-from mnistq.integer import quantize_weight
 from mnistq.quantizers import dequantize_tensor
+from mnistq.weights import quantize_weight
 
 
 def my_straight_through(answer):

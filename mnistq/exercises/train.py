@@ -22,10 +22,11 @@ def my_normalise(answer):
 
     cases = [
         (
-            case([[0]]),
-            "Black is 0 less the mean, divided by the deviation; four axes: "
-            "(N, 1, height, width).",
+            case([[0] * 28] * 28),
+            "Black is 0 less the mean, divided by the deviation; of four axes, "
+            "(N, 1, height, width), the channel's axis is the second one.",
         ),
+        (case([[0]]), "Take height and width from the input: here both are 1."),
         (case([[255]]), "White is 1 after the division by 255."),
         (
             case([[100]]),
@@ -33,7 +34,8 @@ def my_normalise(answer):
         ),
         (
             case([[0], [100], [9]], [[255], [9], [0]]),
-            "The channel's axis is the second one.",
+            "Each picture keeps its own pixels, and its place: the channel's axis is "
+            "the second one.",
         ),
     ]
     praise = (
@@ -81,7 +83,8 @@ def my_parameters(answer):
         "Where a layer's two widths are both halved, a quarter of it is left; "
         "fc1 is such a layer, and nearly everything."
     )
-    judge(answer, reference, cases, praise)
+    mistakes = [(lambda *widths: 4 * reference(*widths), "Count numbers, not bytes.")]
+    judge(answer, reference, cases, praise, mistakes)
 
 
 def my_sure_and_wrong(answer):
@@ -100,7 +103,7 @@ def my_sure_and_wrong(answer):
 
     cases = [
         (
-            case([[0.05, 0.95]], [1]),
+            case([[0.05, 0.95], [0.95, 0.05]], [1, 0]),
             "Sure and right is neither group; a score is a probability's log.",
         ),
         (
@@ -131,4 +134,16 @@ def my_sure_and_wrong(answer):
         "Accuracy hides both groups. At 8 bits, quantization tips only digits "
         "whose best score has another one close by."
     )
-    judge(answer, reference, cases, praise)
+    mistakes = [
+        (
+            lambda *case: reference(*case)[::-1],
+            "Give (wrong but sure, right by luck), in this order.",
+        ),
+        (
+            lambda scores, labels: tuple(
+                count / len(labels) for count in reference(scores, labels)
+            ),
+            "Give counts, not shares.",
+        ),
+    ]
+    judge(answer, reference, cases, praise, mistakes)

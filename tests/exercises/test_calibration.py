@@ -106,6 +106,15 @@ WRONG = {
         ("    return ema", "        return ema", "starts the average"),
         ("decay * ema + (1 - decay)", "(1 - decay) * ema + decay", "share of the old"),
         ("(1 - decay) * new", "new", "add up to 1"),
+        (
+            LOOP,
+            "    path = list(values[:1])\n"
+            "    for new in values[1:]:\n"
+            "        path.append(decay * path[-1] + (1 - decay) * new)\n"
+            "    return path\n",
+            "give one number",
+        ),
+        ("return ema", "return ema, ema", "give one number"),
         ("values[0]", "values[-1]", "from the first value"),
         ("values[1:]", "values[-1:]", "Every value counts"),
         (STEP, "(ema + new) / 2", "share of the old"),
@@ -120,7 +129,7 @@ WRONG = {
         ("* new", "* abs(new)", "with their signs"),
         ("return ema", "return max(ema, 0.0)", "with their signs"),
         ("return ema", "return int(ema)", "do not cut it"),
-        ("return ema", "return [ema]", "only the last value"),
+        ("return ema", "return [ema]", "give one number"),
         (
             "ema = decay * ema + (1 - decay) * new",
             "ema = decay * ema + (1 - decay) * new if ema else new",
@@ -134,7 +143,18 @@ WRONG = {
     ],
     "my_percentile_range": [
         (" / 100", "", "from 0 to 1"),
-        ("float(low), float(high)", "float(high), float(low)", "from the smallest"),
+        ("float(low), float(high)", "float(high), float(low)", "in this order"),
+        ("float(low), float(high)", "torch.stack([low, high])", "give a tuple"),
+        (
+            "float(low), float(high)",
+            "float(low), float(high), float(high - low)",
+            "give a tuple of 2",
+        ),
+        (
+            "float(low), float(high)",
+            "x.flatten()[:2] * 0 + low, float(high)",
+            "give one number",
+        ),
         ("float(low), float(high)", "-float(high), float(high)", "from the smallest"),
         ("float(low), float(high)", "float(high)", "give a tuple"),
         ("x.flatten()", "x.abs().flatten()", "with their signs"),

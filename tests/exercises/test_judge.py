@@ -2,6 +2,7 @@ import functools
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -102,9 +103,15 @@ def test_a_changed_argument_is_named_after_all_other_mistakes(capsys):
         (3.0, 3, "The number is right, its type is not: give an int."),
         ((1, 3.0), (1, 3), "The number is right, its type is not: give an int."),
         (3.5, 3, "No reason."),
-        (True, 1, "No reason."),
+        (True, 1, "The numbers aside: give one number, of Python's type int."),
+        ([1], 1, "The numbers aside: give one number, of Python's type int."),
+        ("0.5", 0.5, "The numbers aside: give one number, of Python's type float."),
         ([1], [1, 2], "No reason."),
         (5, [5], "The numbers aside: give a list."),
+        ((1,), (1, 2), "The numbers aside: give a tuple of 2."),
+        ([1], 1, "The numbers aside: give one number, of Python"),
+        (np.ones(2), 1.0, "The numbers aside: give one number, of Python"),
+        (torch.ones(2), 1.0, "The numbers aside: give one number, of Python"),
         ([1.0], torch.ones(1), "The numbers aside: give a torch tensor."),
         (torch.ones(1, 2), torch.ones(2, 1), "No reason."),
         (torch.ones(2), torch.ones(2).int(), "The numbers are right, their type"),
@@ -152,3 +159,19 @@ def test_of_a_large_tensor_the_first_place_that_differs_is_shown(capsys):
     text = said(capsys, lambda x: wrong, lambda x: torch.zeros(4, 5).int(), wrong)
     assert "at (2, 3)" in text and "a int32 tensor of shape (4, 5)" in text
     assert text.endswith("  expected: int32 0\n  given:    int32 7\n")
+
+
+def test_an_answer_that_equals_a_known_mistake_in_all_cases_is_told_so(capsys):
+    cases = [((0,), "Reason 0."), ((1,), "Reason 1."), ((2,), "Reason 2.")]
+    mistakes = [(lambda n: n // 0, "It divides."), (lambda n: 2 * n, "Doubled.")]
+    answers = {"Doubled.": lambda n: n + n, "Reason 1.": lambda n: n * min(n + 1, 2.5)}
+    for words, answer in answers.items():
+        judge(answer, lambda n: n, cases, "Praise.", mistakes)
+        assert f"not yet. {words}" in capsys.readouterr().out
+    judge(lambda n: n, lambda n: n, cases, "Praise.", mistakes)
+    assert "right. Praise." in capsys.readouterr().out
+
+
+def test_a_large_array_is_shown_by_its_shape(capsys):
+    text = said(capsys, lambda x: np.zeros((4, 5)), example=0)
+    assert text.endswith("  given:    a float64 array of shape (4, 5)\n")

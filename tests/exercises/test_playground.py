@@ -3,38 +3,18 @@ from mnistq.exercises import playground
 from .suite import Suite
 
 WRONG = {
-    "my_box": [
-        ("int(rows[-1]) + 1", "int(rows[-1])", "one more than the last"),
-        ("ink.sum(1) > 255", "ink.sum(1) > 0", "speck of 40"),
-        ("ink.sum(1) > 255", "ink.sum(1) >= 255", "not more than 255"),
-        ("top, bottom, left, right\n", "left, right, top, bottom\n", "Rows come first"),
-        ("int(rows[0]), ", "0, ", "whole field's corner"),
-        ("ink.sum(1) > 255", "(ink > 127).sum(1) >= 2", "do not count pixels"),
-        ("ink.sum(1) > 255", "sum(ink.T) > 255", "in uint8 a sum may wrap"),
-        ("int(rows[-1]) + 1", "int(rows[0]) + len(rows)", "A gap inside"),
-        (
-            "(ink.sum(1) > 255)",
-            "(ink[:, ink.sum(0) > 255].sum(1) > 255)",
-            "All the ink of a row",
-        ),
-    ],
-    "my_middle": [
-        ("float(y), float(x)", "float(x), float(y)", "Rows come first"),
-        ("ink = ink.double()", "ink = (ink > 0).double()", "pull more"),
-        (
-            "(ink.sum(0) * torch.arange(n_columns)).sum() / ink.sum()",
-            "(n_columns - 1) / 2",
-            "Empty columns",
-        ),
-        (".arange(n_rows)", ".arange(1, n_rows + 1)", "first row"),
-        (
-            "/ ink.sum()\n    x =",
-            "/ sum(ink.flatten().byte())\n    x =",
-            "too much for uint8",
-        ),
-        ("float(y), float(x)", "round(float(y)), round(float(x))", "between two"),
-        ("float(y), float(x)", "int(y), int(x)", "between two"),
-        ("ink.double()", "ink.double().clamp(max=1)", "pull more"),
+    "my_fewest_bits": [
+        ("fewest = 32", "fewest = 8", "that is 32"),
+        ("fewest = 32", "fewest = 0", "that is 32"),
+        ("            break", "            continue", "is luck"),
+        ("sorted(answers, reverse=True)", "sorted(answers)", "they are fewer"),
+        ("sorted(answers, reverse=True)", "answers", "in any order"),
+        ("sorted(answers, reverse=True)", "range(8, 0, -1)", "no fewer"),
+        ("answers[bits] != label", "answers[bits] == label", "8 bits read it"),
+        ("    return fewest", "    return fewest - 1", "8 bits read it"),
+        ("            break", "            return bits", "8 are the fewest"),
+        ("answers[bits] != label", "not answers[bits]", "8 are the fewest"),
+        ("        fewest = bits", "        fewest = min(8, fewest - 1)", "one of the"),
     ],
     "my_disagreements": [
         ("a.argmax(1) != b.argmax(1)", "(a != b).any(1)", "Other scores"),
@@ -49,18 +29,18 @@ WRONG = {
 }
 
 RIGHT = [
-    ("my_box", "int(rows[0]), int(rows[-1]) + 1", "rows[0], rows[-1] + 1"),
+    ("my_fewest_bits", "sorted(answers, reverse=True)", "sorted(answers)[::-1]"),
     (
-        "my_box",
-        "int(rows[-1]) + 1",
-        "len(ink) - int((ink.sum(1) > 255).flip(0).int().argmax())",
+        "my_fewest_bits",
+        "sorted(answers, reverse=True)",
+        "sorted(answers.keys(), key=lambda bits: -bits)",
     ),
-    ("my_box", "ink.sum(1) > 255", "ink.double().sum(1) >= 256"),
-    ("my_box", "return top, bottom, left, right", "return [top, bottom, left, right]"),
-    ("my_middle", "float(y), float(x)", "[y, x]"),
-    ("my_middle", "ink.double()", "ink.float()"),
-    ("my_middle", "float(y), float(x)", "np.float64(y), np.float64(x)"),
-    ("my_middle", "ink.double()", "ink.long()"),
+    (
+        "my_fewest_bits",
+        "            break",
+        "            return fewest",
+    ),
+    ("my_fewest_bits", "    return fewest", "    return np.int64(fewest)"),
     ("my_disagreements", "different.nonzero().flatten()", "torch.where(different)[0]"),
     (
         "my_disagreements",

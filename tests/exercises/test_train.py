@@ -2,6 +2,9 @@ from mnistq.exercises import train
 
 from .suite import Suite
 
+ONE = "give one number"
+RESULT = "int(wrong_but_sure.sum()), int(right_by_luck.sum())"
+
 WRONG = {
     "my_normalise": [
         (" / 255", "", "after the division by 255"),
@@ -11,7 +14,11 @@ WRONG = {
         ("unsqueeze(1)", "unsqueeze(-1)", "axis is the second"),
         ("unsqueeze(1)", "unsqueeze(0)", "axis is the second"),
         ("unsqueeze(1)", "unsqueeze(2)", "axis is the second"),
-        (".unsqueeze(1)", "", "four axes"),
+        (".unsqueeze(1)", "", "of four axes"),
+        ("unsqueeze(1)", "view(-1, 1, 28, 28)", "height and width from the input"),
+        ("pixels.unsqueeze(1)", "pixels.numpy()[:, None]", "give a torch tensor"),
+        ("unsqueeze(1)", "flatten(1)", "of four axes"),
+        ("return (x - 0.1307)", "return (x[:1] - 0.1307)", "Each picture keeps"),
         (" / 255", " // 255", "divide in floats"),
         ("unsqueeze(1) / 255", "double().unsqueeze(1) / 255", "give float32"),
         ("pixels.unsqueeze(1) / 255", "(pixels.unsqueeze(1) > 0) * 1.0", "Greys"),
@@ -27,6 +34,10 @@ WRONG = {
         ("second * (first * 25 + 1)", "second * first * 25 + 1", "26 + 52"),
         ("hidden * (second * 4 * 4 + 1)", "hidden * second * 16 + 1", "26 + 26 + 34"),
         ("(second * 4 * 4 + 1)", "(second * 16.0 + 1)", "give an int"),
+        ("return conv1 + conv2 + fc1 + fc2", "return conv1, conv2, fc1, fc2", ONE),
+        ("conv1 + conv2 + fc1 + fc2", "np.array([conv1, conv2, fc1, fc2])", ONE),
+        ("conv1 + conv2 + fc1 + fc2", "4 * (conv1 + conv2 + fc1 + fc2)", "not bytes"),
+        ("conv1 + conv2 + fc1 + fc2", "(conv1 + conv2 + fc1 + fc2) / 1", "give an int"),
     ],
     "my_sure_and_wrong": [
         ("best.exp()", "best", "probability's log"),
@@ -42,6 +53,20 @@ WRONG = {
             "~right & (scores.exp().gather(1, labels[:, None])[:, 0] < 0.1)",
             "not who gives the right one less",
         ),
+        (
+            RESULT,
+            "int(right_by_luck.sum()), int(wrong_but_sure.sum())",
+            "in this order",
+        ),
+        (
+            RESULT,
+            "*(float(x.double().mean()) for x in (wrong_but_sure, right_by_luck)),",
+            "counts, not shares",
+        ),
+        (RESULT, "wrong_but_sure, right_by_luck", ONE),
+        (RESULT, "int(wrong_but_sure.sum())", "give a tuple"),
+        (RESULT, f"{RESULT}, len(labels)", "give a tuple of 2"),
+        (RESULT, "wrong_but_sure.sum() / 1.0, right_by_luck.sum() / 1.0", "an int"),
     ],
 }
 

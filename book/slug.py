@@ -1,0 +1,5 @@
+"""How a link names a heading, in Jupyter."""
+
+
+def slug(heading):
+    return heading.replace(" ", "-")

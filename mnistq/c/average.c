@@ -1,0 +1,15 @@
+/* The mean of each window: its sum, requantized with one multiplier for all. */
+static void average(const layer_t *layer, const uint8_t *x, uint8_t *y)
+{
+    for (int32_t i = 0; i < layer->out_height; i++)
+        for (int32_t j = 0; j < layer->out_width; j++)
+            for (int32_t c = 0; c < layer->channels; c++) {
+                int32_t sum = 0;
+                for (int32_t p = 0; p < layer->pool_rows; p++)
+                    for (int32_t r = 0; r < layer->pool_columns; r++) {
+                        int32_t row = i * layer->down + p, column = j * layer->right + r;
+                        sum += x[(row * layer->width + column) * layer->channels + c];
+                    }
+                *y++ = requantize(layer, 0, sum + layer->bias[0]);
+            }
+}
