@@ -12,6 +12,7 @@ from mnistq.drawing import area_average, prepare_digit, stroke_width, thickened
 from mnistq.network import (
     COMMITTED,
     MINE,
+    RESNET,
     SHA256,
     SHIFTED,
     Net,

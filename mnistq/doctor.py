@@ -24,7 +24,7 @@ class Diagnosis:
     makes (own), the codes in use, the share that is clipped, and of the error x_hat - x
     its mean (in deviations of x), its slope (x_hat = slope * x + ..., 1 is none) and
     its scatter (in deviations of x). place: the name of the first tensor that breaks,
-    or None. remedy: "range", "bits", "per channel", "ranges again", "bias", "weights",
+    or None. remedy: "range", "bits", "per channel", "bias", "weights",
     "ReLU" or None. text: that in a sentence. points: x and x_hat at the place, or at
     the end.
     """
@@ -80,7 +80,7 @@ def diagnose(net, qnet, images):
         places = [_input_place(qnet, images, codes, hats)]
         for part, step in zip(parts, qnet.steps, strict=True):
             if not part.keeps_grid:
-                places.append(_place(part, step, exact, codes, hats))
+                places.append(_place(part, step, codes, hats))
     groups = tensor_groups(parts, Layer)
     rows = tuple(_row(place, groups[place.tensor], exact, hats) for place in places)
     broken = first_broken(rows, places)
@@ -95,22 +95,22 @@ def diagnose(net, qnet, images):
     return Diagnosis(rows, name, remedy, text, points)
 
 
-Place = namedtuple("Place", "tensor part step exact codes grid bits wanted made errors")
+Place = namedtuple("Place", "tensor part step codes grid bits wanted made errors")
 
 
 def _input_place(qnet, images, codes, hats):
     name, grid = qnet.in_name, (qnet.in_scale, qnet.in_zero_point)
     errors = grid_errors(images, *grid, 0, 2**qnet.in_bits - 1)
-    fields = images, codes[name], grid, qnet.in_bits, images, hats[name], errors
+    fields = codes[name], grid, qnet.in_bits, images, hats[name], errors
     return Place(name, None, None, *fields)
 
 
-def _place(part, step, exact, codes, hats):
+def _place(part, step, codes, hats):
     name, inputs = part.output, [hats[n] for n in part.inputs]
     grid, wanted = (step.out_scale, step.out_zero_point), part(*inputs)
     errors = step_errors(part, step, inputs, hats[name])
     fields = codes[name], grid, step.out_bits, wanted, hats[name], errors
-    return Place(name, part, step, exact[name], *fields)
+    return Place(name, part, step, *fields)
 
 
 def _row(place, name, exact, hats):
@@ -206,17 +206,11 @@ def place_remedy(place, name, row):
         low, high = (float(x) for x in (place.wanted.min(), place.wanted.max()))
         scale, zero = place.grid
         ends = scale * (0 - zero), scale * (2**place.bits - 1 - zero)
-        own = grid_errors(place.exact, *place.grid, 0, 2**place.bits - 1)["range"]
-        text = (
+        return "range", (
             f"ranges[{name!r}] is [{ends[0]:.3g}, {ends[1]:.3g}] and clips "
-            f"{row.clipped:.1%} of the values, which go from {low:.3g} to {high:.3g}"
+            f"{row.clipped:.1%} of the values, which go from {low:.3g} to {high:.3g}: "
+            "widen it."
         )
-        if energy(own) < energy(place.errors["range"]) / 4:
-            return "ranges again", (
-                f"{text}; of the float network's it clips less: take the ranges again "
-                "from the rounded network."
-            )
-        return "range", f"{text}: widen it."
     if cause == "rounding":
         used = int(place.codes.max()) - int(place.codes.min()) + 1
         if used < 2**place.bits / 3:
@@ -243,7 +237,7 @@ def place_remedy(place, name, row):
 
 def _weight_remedy(place, name):
     """Return (remedy, a sentence) for the weights of the layer of that name."""
-    w, step = place.part.module.weight, place.step
+    w, step = place.part.module.weight.detach(), place.step
     scale = along_axis(step.weight_scale, step.weight, 0)
     error = energy((step.weight * scale).reshape(w.shape) - w)
     per_channel = quantize_weight(w, step.weight_bits)

@@ -14,6 +14,7 @@ from mnistq.data import ROOT, warn_of_raw_pixels
 COMMITTED = ROOT / "data" / "mnist_float.pt"  # the network every notebook starts from
 MINE = ROOT / "runs" / "mnist_float.pt"  # the one that you train in notebook 01
 SHIFTED = ROOT / "data" / "mnist_float_shifted.pt"  # trained on with shifted images
+RESNET = ROOT / "data" / "resnet.pt"  # the small residual network of notebook 11
 SHA256 = {
     COMMITTED: "c10a959df4cf2a82cb64ee2f10060364ea0af398be320920e94d41db02fa871b",
     SHIFTED: "fdf48d610256ab08e8fbee7595eea1729c54ff47d544904c6a9f4e23ac34b14d",
@@ -110,7 +111,7 @@ def checked_labels(images, labels):
 def load_net(path=COMMITTED, net=None):
     """Return the network with the weights saved in path, in eval mode.
 
-    path: mq.COMMITTED or mq.SHIFTED, whose SHA-256 is checked, mq.MINE, written by
+    path: mq.COMMITTED, mq.SHIFTED, mq.RESNET, of known SHA-256, mq.MINE, written by
     notebook 01, or a state_dict that someone else saved: on a GPU, as safetensors, with
     a prefix before all names (DataParallel, torch.compile, a module around it), inside
     a dict with other things (WRAPPERS).
