@@ -146,8 +146,7 @@ def step_errors(part, step, inputs, made):
         errors["weights"] = computed(w_hat, bias) - wanted
         errors["bias"] = computed(weight, b_hat) - wanted
         meant = computed(w_hat, b_hat)
-    low = step.out_zero_point if part.relu else 0
-    grid = step.out_scale, step.out_zero_point, low, 2**step.out_bits - 1
+    grid = step.out_scale, step.out_zero_point, 0, 2**step.out_bits - 1
     errors |= grid_errors(wanted, *grid)
     errors["arithmetic"] = made - meant - sum(grid_errors(meant, *grid).values())
     return errors
