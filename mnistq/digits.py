@@ -96,7 +96,7 @@ def image_of(values):
         raise ValueError(f"a {type(values).__name__} is no picture: {error}") from error
     if x.ndim == 1 and math.isqrt(x.size) ** 2 == x.size:
         x = x.reshape(math.isqrt(x.size), -1)
-    if x.ndim == 9 and x.shape[0] <= 4 < x.shape[2]:
+    if x.ndim == 3 and x.shape[0] <= 4 < x.shape[2]:
         x = np.moveaxis(x, 0, -1)
     channels = x.shape[2] if x.ndim == 3 else 1
     if x.ndim not in (2, 3) or channels > 4 or min(x.shape[:2]) < LEAST:
