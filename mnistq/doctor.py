@@ -25,8 +25,8 @@ class Diagnosis:
     its mean (in deviations of x), its slope (x_hat = slope * x + ..., 1 is none) and
     its scatter (in deviations of x). place: the name of the first tensor that breaks,
     or None. remedy: "range", "bits", "per channel", "bias", "weights",
-    "ReLU", "arithmetic" or None. text: that in a sentence. points: x and x_hat at the place, or at
-    the end.
+    "ReLU", "arithmetic" or None. text: that in a sentence. points: x and x_hat at the
+    place, or at the end.
     """
 
     rows: tuple
