@@ -12,6 +12,7 @@ from mnistq.drawing import area_average, prepare_digit, stroke_width, thickened
 from mnistq.network import (
     COMMITTED,
     MINE,
+    RESNET,
     SHA256,
     SHIFTED,
     Net,
@@ -36,6 +37,10 @@ from mnistq.quantizers import (
     quantize_tensor,
     snr_db,
 )
+
+# 11 Your own: digits out of photographs
+from mnistq.digits import digit_stages, read_digits
+from mnistq.photographs import photograph
 
 # 03 Calibration
 from mnistq.parts import Layer
@@ -159,6 +164,9 @@ from mnistq.formats import (
 # From 01 on; 02
 from mnistq.figures import ACCENT, SECOND, STYLE, label_lines
 from mnistq.widgets import Panel, bits_slider
+
+# 11 Your own
+from mnistq.doctor import Diagnosis, diagnose
 
 # 13 The playground
 from mnistq.playground import FIELD, Drawing, Playground, draw_layers, network_input

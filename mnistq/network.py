@@ -14,6 +14,7 @@ from mnistq.data import ROOT, warn_of_raw_pixels
 COMMITTED = ROOT / "data" / "mnist_float.pt"  # the network every notebook starts from
 MINE = ROOT / "runs" / "mnist_float.pt"  # the one that you train in notebook 01
 SHIFTED = ROOT / "data" / "mnist_float_shifted.pt"  # trained on with shifted images
+RESNET = ROOT / "data" / "resnet.pt"  # the small residual network of notebook 11
 SHA256 = {
     COMMITTED: "c10a959df4cf2a82cb64ee2f10060364ea0af398be320920e94d41db02fa871b",
     SHIFTED: "fdf48d610256ab08e8fbee7595eea1729c54ff47d544904c6a9f4e23ac34b14d",
@@ -21,7 +22,7 @@ SHA256 = {
 
 LARGEST = 2**31  # bytes of a file that load_net reads
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # keys of a larger dict
-PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
+NAMED = 12  # of the keys that do not fit
 
 
 class Net(nn.Module):
@@ -110,12 +111,14 @@ def checked_labels(images, labels):
 def load_net(path=COMMITTED, net=None):
     """Return the network with the weights saved in path, in eval mode.
 
-    path: mq.COMMITTED or mq.SHIFTED, whose SHA-256 is checked, mq.MINE, written by
-    notebook 01, or a state_dict that someone else saved: on a GPU, from DataParallel or
-    torch.compile (names with a prefix), inside a dict with other things (WRAPPERS).
+    path: mq.COMMITTED, mq.SHIFTED, mq.RESNET, of known SHA-256, mq.MINE, written by
+    notebook 01, or a state_dict that someone else saved: on a GPU, as safetensors, with
+    a prefix before all names (DataParallel, torch.compile, a module around it), inside
+    a dict with other things (WRAPPERS).
     net: the network to load into, which is changed in place; a new Net without it.
     Loads tensors only (weights_only), never code. Raises ValueError for a file that is
-    missing, altered, or does not fit, and says what is missing. Taught in notebook 01.
+    missing, altered, or does not fit, and names each key that is missing, left over or
+    of another shape. Taught in notebooks 01 and 11.
     """
     path = Path(path).resolve()  # so that SHA256 knows it
     remedy = (
@@ -135,13 +138,13 @@ def load_net(path=COMMITTED, net=None):
     net = Net() if net is None else net
     refusal = f"{path} is not a checkpoint of {type(net).__name__}"
     try:
-        saved = torch.load(io.BytesIO(content), "cpu", weights_only=True)
+        saved = saved_tensors(content)
     except Exception as error:  # torch raises half a dozen kinds for a bad file
         raise ValueError(
             f"{refusal}: it holds no tensors, or more than tensors (a whole module, "
             f"code). Save net.state_dict(), or {remedy}."
         ) from error
-    state = plain_state(saved)
+    state = plain_state(saved, net.state_dict())
     problem = difference(state, net.state_dict())
     if problem:
         raise ValueError(f"{refusal}: {problem}. Load what fits, or {remedy}.")
@@ -149,35 +152,49 @@ def load_net(path=COMMITTED, net=None):
     return net.eval()
 
 
-def plain_state(saved):
-    """Return {name: tensor} of a saved dict: unwrapped, without prefixes."""
+def saved_tensors(content):
+    """Return what torch.save or safetensors wrote, on the CPU; never executes code."""
+    if content[8:9] == b"{":  # safetensors: the length of a line of JSON, and the line
+        from safetensors.torch import load
+
+        return load(content)
+    return torch.load(io.BytesIO(content), "cpu", weights_only=True)
+
+
+def plain_state(saved, wanted):
+    """Return {name: tensor} of a saved dict: unwrapped, and without the prefix of all
+    names that keeps most of them from being those wanted."""
     for key in WRAPPERS:
         if isinstance(saved, dict) and isinstance(saved.get(key), dict):
             saved = saved[key]
     if not isinstance(saved, dict):
         return {}
     state = {str(name): value for name, value in saved.items()}
-    for prefix in PREFIXES * 2:  # a network may be wrapped in both, in any order
-        if all(name.startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): v for name, v in state.items()}
-    return state
+    first = next(iter(state), "").split(".")
+    prefixes = ["", *(".".join(first[:n]) + "." for n in range(1, len(first)))]
+    prefixes = [p for p in prefixes if all(name.startswith(p) for name in state)]
+    known = [sum(n.removeprefix(p) in wanted for n in state) for p in prefixes]
+    prefix = prefixes[known.index(max(known))]
+    return {name.removeprefix(prefix): value for name, value in state.items()}
 
 
 def difference(state, wanted):
-    """Return what keeps a state from being loaded, in words, or ""."""
-    lacking = [name for name in wanted if name not in state]
-    unknown = [name for name in state if name not in wanted]
+    """Return what keeps a state from being loaded, key by key, in words, or ""."""
     problems = []
-    if lacking:
-        problems.append("it lacks " + ", ".join(lacking[:4]))
-    if unknown:
-        problems.append("it has " + ", ".join(unknown[:4]) + ", unknown here")
-    for name in wanted.keys() & state.keys():
-        value, shape = state[name], tuple(wanted[name].shape)
-        if not isinstance(value, torch.Tensor):
+    for name, tensor in wanted.items():
+        value, shape = state.get(name), tuple(tensor.shape)
+        if name not in state:
+            problems.append(f"it lacks {name} {shape}")
+        elif not isinstance(value, torch.Tensor):
             problems.append(f"{name} is a {type(value).__name__}, not a tensor")
         elif tuple(value.shape) != shape:
             problems.append(f"{name} has shape {tuple(value.shape)}, not {shape}")
+        elif value.is_floating_point() != tensor.is_floating_point():
+            problems.append(f"{name} is {value.dtype}, not {tensor.dtype}")
         elif not bool(torch.isfinite(value).all()):
             problems.append(f"{name} contains NaN or infinity")
-    return "; ".join(problems)
+    for name in sorted(state.keys() - wanted.keys()):
+        shape = tuple(getattr(state[name], "shape", ()))
+        problems.append(f"it has {name} {shape}, unknown here")
+    more = len(problems) - NAMED
+    return "; ".join(problems[:NAMED]) + (f"; and {more} more" if more > 0 else "")

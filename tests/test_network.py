@@ -4,6 +4,7 @@ import os
 import warnings
 
 import pytest
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 
@@ -115,8 +116,13 @@ def test_a_bad_checkpoint_is_refused(tmp_path, monkeypatch):
     ("changes", "reason"),
     [
         ({"fc2.bias": torch.zeros(11)}, r"fc2.bias has shape \(11,\), not \(10,\)"),
-        ({"fc2.bias": None}, "it lacks fc2.bias"),
-        ({"bn.weight": torch.ones(20)}, "it has bn.weight, unknown here"),
+        ({"fc2.bias": None}, r"it lacks fc2.bias \(10,\)"),
+        ({"bn.weight": torch.ones(20)}, r"it has bn.weight \(20,\), unknown here"),
+        ({"fc2.bias": torch.ones(10).char()}, "fc2.bias is torch.int8, not torch.flo"),
+        (
+            {"fc1.bias": None, "fc1.beta": torch.ones(500), "fc2.bias": torch.ones(9)},
+            r"lacks fc1.bias \(500,\); fc2.bias has shape \(9,\).*it has fc1.beta",
+        ),
         ({"conv1.bias": [0.0] * 20}, "conv1.bias is a list"),
         ({"fc1.bias": torch.full([500], torch.nan)}, "fc1.bias contains NaN"),
         ({"fc1.weight": torch.full([500, 800], torch.inf)}, "fc1.weight contains NaN"),
@@ -147,6 +153,7 @@ def prefixed(state, prefix):
         lambda state: prefixed(state, "_orig_mod."),
         lambda state: prefixed(state, "module._orig_mod."),
         lambda state: prefixed(state, "_orig_mod.module."),
+        lambda state: {"state_dict": prefixed(state, "model.net.")},
         lambda state: {"state_dict": prefixed(state, "module."), "epoch": 3},
         lambda state: {"model_state_dict": state, "optimizer": {"lr": 0.1}},
         lambda state: {"model": state, "loss": torch.tensor(0.1)},
@@ -163,6 +170,25 @@ def test_checkpoints_as_others_save_them(wrap, tmp_path, monkeypatch):
     monkeypatch.setattr("torch.serialization.location_tag", lambda storage: "cuda:0")
     torch.save(wrap(state), path)
     assert torch.equal(mq.load_net(path).fc1.weight, state["fc1.weight"])
+
+
+def test_a_checkpoint_with_a_prefix_that_does_not_fit_names_what_differs(tmp_path):
+    state = prefixed(mq.Net().state_dict(), "module.")
+    state["module.fc3.bias"] = state.pop("module.fc2.bias")
+    torch.save(state, tmp_path / "theirs.pt")
+    with pytest.raises(ValueError, match=r"Net: it lacks fc2.bias \(10,\); it has fc3"):
+        mq.load_net(tmp_path / "theirs.pt")
+
+
+def test_safetensors(tmp_path):
+    state, path = mq.Net().state_dict(), tmp_path / "theirs.safetensors"
+    for names in (state, prefixed(state, "module.")):
+        safetensors.torch.save_file(names, path)
+        assert torch.equal(mq.load_net(path).fc1.weight, state["fc1.weight"])
+    for content in (path.read_bytes()[:1000], b"\x09" + bytes(7) + b"{not JSON"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="is not a checkpoint of Net"):
+            mq.load_net(path)
 
 
 def test_a_whole_pickled_network_is_refused_and_says_what_to_save(tmp_path):

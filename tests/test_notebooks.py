@@ -366,6 +366,7 @@ TAUGHT = {
     },
     "09_real_engines": set(),
     "10_in_c": set(),
+    "11_your_own": set(),
     "12_todays_formats": {"gptq_round"},
     "13_playground": {"area_average", "stroke_width"},
 }

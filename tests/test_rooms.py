@@ -154,7 +154,7 @@ def test_a_room_is_no_longer_than_one_sitting(path):
 INTERFACE = {  # name: its first parameters, in their order
     "mnist": "train",
     "Net": "",
-    "load_net": "path",
+    "load_net": "path net",
     "evaluate": "model images labels",
     "calc_scale_zero_point": "min_val max_val bits signed symmetric",
     "quantize_tensor": "x bits scale zero_point signed symmetric axis",
@@ -168,6 +168,9 @@ INTERFACE = {  # name: its first parameters, in their order
     "quantize_best": "net images weight_bits act_bits requantize",
     "export_onnx": "qnet path",
     "export_tflite": "qnet path",
+    "read_digits": "source",
+    "digit_stages": "source",
+    "diagnose": "net qnet images",
     "bits_slider": "draw bits low high",
 }
 DEFAULTS = {
@@ -180,7 +183,7 @@ DEFAULTS = {
         "symmetric": False,
         "axis": None,
     },
-    "load_net": {"path": mq.COMMITTED},
+    "load_net": {"path": mq.COMMITTED, "net": None},
     "calibrate": {"method": "mean", "bits": 8},
     "quantize_net": {
         "weight_bits": 8,

@@ -24,6 +24,7 @@ from mnistq.exercises.real_engines import (
     my_first_difference,
 )
 from mnistq.exercises.in_c import my_multiply_in_c, my_unpack_in_c
+from mnistq.exercises.your_own import my_add, my_culprit, my_pooled
 from mnistq.exercises.todays_formats import (
     my_mxfp4,
     my_normal_float,

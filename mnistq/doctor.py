@@ -1,0 +1,258 @@
+"""Where an integer network breaks, and what to try. Notebook 11."""
+
+from collections import namedtuple
+from dataclasses import dataclass
+
+import torch
+
+from mnistq.figures import ACCENT
+from mnistq.layers import read_parts, run_parts
+from mnistq.parts import Layer, tensor_groups
+from mnistq.quantizers import QTensor, along_axis, dequantize_tensor, snr_db
+from mnistq.weights import quantize_weight
+
+LIMIT = 9  # dB: a step that errs by more than a third of its signal breaks the network
+Row = namedtuple("Row", "name maker snr own codes clipped mean slope scatter")
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What diagnose found.
+
+    rows: for each tensor its name, as ranges have it, the layer that made it, the
+    signal-to-noise ratio against float in dB (snr) and of the error that its own step
+    makes (own), the codes in use, the share that is clipped, and of the error x_hat - x
+    its mean (in deviations of x), its slope (x_hat = slope * x + ..., 1 is none) and
+    its scatter (in deviations of x). place: the name of the first tensor that breaks,
+    or None. remedy: "range", "bits", "per channel", "bias", "weights",
+    "ReLU", "arithmetic" or None. text: that in a sentence. points: x and x_hat at the
+    place, or at the end.
+    """
+
+    rows: tuple
+    place: str | None
+    remedy: str | None
+    text: str
+    points: tuple
+
+    def draw(self, figure):
+        """Draw the ratios of all tensors, and x_hat against x at the place."""
+        left, right = figure.subplots(1, 2, width_ratios=[2, 1])
+        names = [row.name for row in self.rows]
+        numbers = range(len(names))
+        colours = [ACCENT if n == self.place else "#a3a3a3" for n in names]
+        ratios = [min(row.snr, 60) for row in self.rows]
+        left.bar(numbers, ratios, color=colours, width=0.7)
+        own = [min(row.own, 60) for row in self.rows]
+        left.plot(numbers, own, "k_", markersize=12, markeredgewidth=2)
+        left.axhline(LIMIT, color="k", linestyle=":")
+        left.set_xticks(numbers, names, rotation=30, ha="right")
+        left.set(ylabel="SNR (dB); dash: its own step", ylim=(min(0, *ratios), 60))
+        shown = self.place or names[-1]
+        left.set_title(f"It breaks at {shown}" if self.place else "Nothing breaks")
+        x, x_hat = self.points
+        right.plot(x, x_hat, ".", markersize=3, color=ACCENT if self.place else "k")
+        ends = [float(x.min()), float(x.max())]
+        right.plot(ends, ends, color="#a3a3a3", linestyle="-")
+        right.set(xlabel="float", ylabel="from codes", title=shown)
+
+
+def diagnose(net, qnet, images):
+    """Return the Diagnosis of qnet, which quantize_net made of net, over images.
+
+    Each step is given what the integer network gives it. What floats make of that,
+    compared with the codes that leave, is the step's own error; it comes from rounded
+    weights, from the bias, from values beyond the range, from the grid's steps, or from
+    a step that computes something else, and the largest of these names the remedy.
+    Raises ValueError for a network that is not qnet's, or unusable images.
+    Taught in notebook 11.
+    """
+    parts = read_parts(net, images)
+    if [p.output for p in parts] != [s.output for s in qnet.steps]:
+        raise ValueError("qnet was not made of this network: its steps are others.")
+    with torch.inference_mode():
+        exact = run_parts(parts, images)
+        codes = qnet.codes(images, tuple(exact))
+        hats = {
+            name: dequantize_tensor(QTensor(q, *qnet.grids[name]))
+            for name, q in codes.items()
+        }
+        places = [_input_place(qnet, images, codes, hats)]
+        for part, step in zip(parts, qnet.steps, strict=True):
+            if not part.keeps_grid:
+                places.append(_place(part, step, codes, hats))
+    groups = tensor_groups(parts, Layer)
+    rows = tuple(_row(place, groups[place.tensor], exact, hats) for place in places)
+    broken = first_broken(rows, places)
+    shown = places[-1 if broken is None else broken].tensor
+    every = max(1, exact[shown].numel() // 500)
+    points = tuple(t[shown].flatten()[::every] for t in (exact, hats))
+    if broken is None:
+        text = f"Nothing breaks: no tensor falls below {LIMIT} dB."
+        return Diagnosis(rows, None, None, text, points)
+    place, name = places[broken], rows[broken].name
+    remedy, text = place_remedy(place, name, rows[broken])
+    return Diagnosis(rows, name, remedy, text, points)
+
+
+Place = namedtuple("Place", "tensor part step codes grid bits wanted made errors")
+
+
+def _input_place(qnet, images, codes, hats):
+    name, grid = qnet.in_name, (qnet.in_scale, qnet.in_zero_point)
+    errors = grid_errors(images, *grid, 0, 2**qnet.in_bits - 1)
+    fields = codes[name], grid, qnet.in_bits, images, hats[name], errors
+    return Place(name, None, None, *fields)
+
+
+def _place(part, step, codes, hats):
+    name, inputs = part.output, [hats[n] for n in part.inputs]
+    grid, wanted = (step.out_scale, step.out_zero_point), part(*inputs)
+    errors = step_errors(part, step, inputs, hats[name])
+    fields = codes[name], grid, step.out_bits, wanted, hats[name], errors
+    return Place(name, part, step, *fields)
+
+
+def _row(place, name, exact, hats):
+    x, x_hat = exact[place.tensor].double(), hats[place.tensor].double()
+    return Row(
+        name,
+        getattr(place.part, "name", place.tensor),
+        snr_db(x, x_hat),
+        snr_db(place.wanted, place.made),
+        len(place.codes.unique()),
+        float((place.errors["range"] != 0).float().mean()),
+        *mean_slope_scatter(x, x_hat),
+    )
+
+
+def step_errors(part, step, inputs, made):
+    """Return {cause: error tensor} of one step: where its own error comes from.
+
+    inputs: the float tensors that its codes stand for; made: what its output's do.
+    """
+    wanted = part(*inputs)
+    errors = {"weights": torch.zeros(1), "bias": torch.zeros(1)}
+    meant = wanted
+    if isinstance(part, Layer):
+        weight, bias = part.module.weight, part.module.bias
+        scale = along_axis(step.weight_scale, step.weight, 0)
+        w_hat = (step.weight * scale).reshape(weight.shape)
+        b_hat = step.bias * step.in_scale * step.weight_scale
+
+        def computed(w, b):
+            return part.finish(part.accumulate(*inputs, w, b))
+
+        errors["weights"] = computed(w_hat, bias) - wanted
+        errors["bias"] = computed(weight, b_hat) - wanted
+        meant = computed(w_hat, b_hat)
+    grid = step.out_scale, step.out_zero_point, 0, 2**step.out_bits - 1
+    errors |= grid_errors(wanted, *grid)
+    errors["arithmetic"] = made - meant - sum(grid_errors(meant, *grid).values())
+    return errors
+
+
+def grid_errors(x, scale, zero_point, low, high):
+    """Return {"range", "rounding"}: the errors of codes low..high for x.
+
+    Beyond the range is what lies more than half a step beyond its last codes.
+    """
+    ends = [scale * (q - zero_point) for q in (low, high)]
+    inside = x.clamp(ends[0] - scale / 2, ends[1] + scale / 2)
+    rounded = (scale * torch.round(inside / scale)).clamp(*ends)
+    return {"range": inside - x, "rounding": rounded - inside}
+
+
+def mean_slope_scatter(x, x_hat):
+    """Return the error's mean, slope and scatter, as a Diagnosis has them."""
+    spread = x.std(correction=0).clamp(min=1e-12)
+    slope = ((x - x.mean()) * (x_hat - x_hat.mean())).mean() / spread**2
+    mean = (x_hat.mean() - x.mean()) / spread
+    scatter = (x_hat - x_hat.mean() - slope * (x - x.mean())).std(correction=0) / spread
+    return float(mean), float(slope), float(scatter)
+
+
+def first_broken(rows, places):
+    """Return the number of the first row whose own step breaks, or None.
+
+    If none does alone and many together do, it is the worst one up to where they do.
+    """
+    for number, (row, place) in enumerate(zip(rows, places, strict=True)):
+        if row.own < LIMIT or computes_else(place):
+            return number
+    for number, row in enumerate(rows):
+        if row.snr < LIMIT:
+            return min(range(number + 1), key=lambda n: rows[n].own)
+    return None
+
+
+def computes_else(place):
+    """Return whether one code in a thousand is two steps from what it should be."""
+    wrong = place.errors.get("arithmetic", torch.zeros(1)).abs() > 2.5 * place.grid[0]
+    return float(wrong.float().mean()) > 1e-3
+
+
+def energy(error):
+    return float(error.double().square().sum())
+
+
+def place_remedy(place, name, row):
+    """Return (remedy, a sentence) for the tensor at a place, by its largest error."""
+    cause = max(place.errors, key=lambda c: energy(place.errors[c]))
+    cause = "arithmetic" if computes_else(place) else cause
+    maker = row.maker
+    if cause == "range":
+        low, high = (float(x) for x in (place.wanted.min(), place.wanted.max()))
+        scale, zero = place.grid
+        ends = scale * (0 - zero), scale * (2**place.bits - 1 - zero)
+        return "range", (
+            f"ranges[{name!r}] is [{ends[0]:.3g}, {ends[1]:.3g}] and clips "
+            f"{row.clipped:.1%} of the values, which go from {low:.3g} to {high:.3g}: "
+            "widen it."
+        )
+    if cause == "rounding":
+        used = int(place.codes.max()) - int(place.codes.min()) + 1
+        if used < 2**place.bits / 3:
+            return "range", (
+                f"{name} uses {used} of {2**place.bits} codes: narrow ranges[{name!r}]."
+            )
+        return "bits", (
+            f"{name} uses all of its codes, and they are too few: give it more than "
+            f"{place.bits} bits."
+        )
+    if cause == "weights":
+        return _weight_remedy(place, maker)
+    if cause == "bias":
+        return "bias", (
+            f"The bias of {maker} moves {name} by more than rounding does: its codes "
+            "are not round(bias / (in_scale * weight_scale))."
+        )
+    below = float(place.made.min()) < 0 and place.part.relu
+    return "ReLU" if below else "arithmetic", (
+        f"{maker} computes something else than the float network"
+        + (", whose ReLU lets nothing below 0 pass: its codes do." if below else ".")
+    )
+
+
+def _weight_remedy(place, name):
+    """Return (remedy, a sentence) for the weights of the layer of that name."""
+    w, step = place.part.module.weight.detach(), place.step
+    scale = along_axis(step.weight_scale, step.weight, 0)
+    error = energy((step.weight * scale).reshape(w.shape) - w)
+    per_channel = quantize_weight(w, step.weight_bits)
+    least = energy(dequantize_tensor(per_channel) - w)
+    one_scale = len(step.weight_scale.unique()) == 1 < len(w)
+    if one_scale and least < error / 4:
+        return "per channel", (
+            f"{name} has one scale for all of its weights, and some channels have much "
+            "smaller ones than others: quantize its weights per channel."
+        )
+    if error > 4 * least:
+        return "weights", (
+            f"The weights of {name} differ from the float network's by more than "
+            f"rounding to {step.weight_bits} bits does: are they another network's?"
+        )
+    return "bits", (
+        f"The weights of {name} are rounded too coarsely: give them more than "
+        f"{step.weight_bits} bits."
+    )

@@ -1,0 +1,73 @@
+from mnistq.exercises import your_own
+
+from .suite import Suite
+
+WRONG = {
+    "my_pooled": [
+        ("gamma < 0", "gamma < -9", "turned the order around"),
+        ("gamma < 0", "gamma < 1", "below 1 turns nothing"),
+        ("gamma < 0", "gamma < -0.5", "even for a small gamma"),
+        ("gamma < 0", "gamma[0] < 0", "gamma of its own"),
+        ("folded.amax(1)", "folded.abs().amax(1)", "not the largest absolute"),
+        ("folded.amin(1)", "folded[:, 0]", "wherever it stands"),
+        ("folded.amin(1)", "folded.abs().amin(1)", "not the smallest absolute"),
+        ("folded.amax(1)", "folded.amax()", "One number for each channel"),
+        (
+            "folded.amin(1), folded.amax(1)",
+            "folded.amax(1), folded.amin(1)",
+            "the largest",
+        ),
+    ],
+    "my_add": [
+        ("a = sa * (qa.int() - za)", "a = qa.int() - za", "a has a scale"),
+        ("b = sb * (qb.int() - zb)", "b = qb.int() - zb", "b has a scale"),
+        ("(qa.int() - za)", "qa.int()", "a has a zero point"),
+        ("(qb.int() - zb)", "qb.int()", "b has a zero point"),
+        ("(a + b) / s", "(a + b)", "The sum has a scale"),
+        (") + z\n", ")\n", "The sum has a zero point"),
+        ("torch.round((a + b) / s)", "torch.floor((a + b) / s)", "do not cut off"),
+        (
+            "torch.round((a + b) / s)",
+            "torch.round(a / s) + torch.round(b / s)",
+            "Round once",
+        ),
+        ("q.clamp(0, 255)", "q.clamp(min=0).int()", "becomes 255"),
+        ("q.clamp(0, 255)", "q.clamp(max=255).int()", "becomes 0"),
+    ],
+    "my_culprit": [
+        ("return name", "return ratio", "give its name"),
+        ("return name", "return list(own).index(name)", "give its name"),
+        ("ratio < limit", "True", "not the first"),
+        ("in own.items()", "in reversed(own.items())", "not the worst"),
+        ("in own.items()", "in sorted(own.items())", "not of the names"),
+        (
+            "in own.items()",
+            "in sorted(own.items(), key=lambda x: x[1])",
+            "not the worst",
+        ),
+        ("ratio < limit", "ratio <= limit", "is not below it"),
+        ("ratio < limit", "abs(ratio) < limit", "below 0 dB"),
+        ("ratio < limit", "ratio < 9", "limit that is given"),
+        ("return None", "return name", "Nothing breaks"),
+        ("return None", 'return ""', "Nothing breaks"),
+    ],
+}
+
+RIGHT = [
+    ("my_pooled", "gamma < 0", "torch.signbit(gamma)"),
+    ("my_pooled", "folded.amin(1)", "-(-folded).amax(1)"),
+    ("my_pooled", "folded.amax(1)", "folded.max(1).values"),
+    ("my_pooled", "folded.amax(1)", "folded.sort(1).values[:, -1]"),
+    ("my_add", "qa.int()", "qa.double()"),
+    ("my_add", "q.clamp(0, 255)", "q.clamp(min=0).clamp(max=255)"),
+    ("my_add", "torch.round((a + b) / s)", "((a + b) / s).round()"),
+    ("my_add", "(a + b) / s", "(b + a) / s"),
+    ("my_culprit", "ratio < limit", "not ratio >= limit"),
+    ("my_culprit", "    return None", "    pass"),
+    ("my_culprit", "ratio < limit", "limit - ratio > 0"),
+    ("my_culprit", "name, ratio in own.items()", "name, ratio in list(own.items())"),
+]
+
+
+class TestYourOwn(Suite):
+    module, wrong, right = your_own, WRONG, RIGHT

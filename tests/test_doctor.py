@@ -1,0 +1,168 @@
+"""diagnose names the planted fault's place and what mends it, and no sound network."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+import mnistq_helpers as mq
+
+PLACES = ("conv1", "conv2", "fc1", "fc2", "output")
+
+
+@pytest.fixture(scope="module")
+def case(net, calibration_images):
+    """(float network, its ranges, images)."""
+    return net, mq.calibrate(net, calibration_images, "mse"), calibration_images[:50]
+
+
+def mended(qnet, name, **changes):
+    """Return qnet with a layer that is otherwise."""
+    steps = [
+        replace(s, **changes) if getattr(s, "name", "") == name else s
+        for s in qnet.steps
+    ]
+    return replace(qnet, steps=tuple(steps))
+
+
+@pytest.mark.parametrize("method", ["mean", "mse"])
+@pytest.mark.parametrize("path", [mq.COMMITTED, mq.SHIFTED], ids=lambda p: p.stem)
+def test_a_sound_network_is_not_accused(path, method, calibration_images):
+    net, images = mq.load_net(path), calibration_images[:100]
+    for bits in (8, 4, 3):
+        ranges = mq.calibrate(net, calibration_images, method, bits)
+        found = mq.diagnose(net, mq.quantize_net(net, ranges, bits, bits), images)
+        assert (found.place, found.remedy) == (None, None)
+        assert "Nothing breaks" in found.text
+        assert [row.name for row in found.rows] == list(PLACES)
+
+
+@pytest.mark.parametrize("name", PLACES)
+@pytest.mark.parametrize("times", [64, 0.1])
+def test_a_range_that_is_too_wide_or_too_narrow(name, times, case):
+    net, ranges, images = case
+    low, high = ranges[name]
+    wrong = {**ranges, name: (low * times, high * times)}
+    bits = {n: 8 for n in PLACES} | {name: 6}
+    found = mq.diagnose(net, mq.quantize_net(net, wrong, 8, bits), images)
+    assert (found.place, found.remedy) == (name, "range")
+    assert f"ranges['{name}']" in found.text
+    assert ("narrow" if times > 1 else "widen") in found.text
+
+
+@pytest.mark.parametrize("name", PLACES[1:4])
+def test_too_few_bits_for_a_tensor(name, case, calibration_images):
+    net, _, images = case
+    bits = {n: 8 for n in PLACES} | {name: 1}
+    ranges = mq.calibrate(net, calibration_images, "mse", bits)
+    found = mq.diagnose(net, mq.quantize_net(net, ranges, 8, bits), images)
+    assert (found.place, found.remedy) == (name, "bits")
+    assert f"{name} " in found.text and "more than 1 bits" in found.text
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_too_few_bits_for_weights(number, case):
+    net, ranges, images = case
+    name = PLACES[number]
+    bits = {n: 8 for n in PLACES[:4]} | {name: 1}
+    found = mq.diagnose(net, mq.quantize_net(net, ranges, bits, 8), images)
+    assert (found.place, found.remedy) == (PLACES[number + 1], "bits")
+    assert f"weights of {name}" in found.text
+
+
+def test_one_scale_for_all_where_a_channel_is_far_larger(case):
+    net, ranges, images = case
+    net = copy.deepcopy(net)
+    with torch.no_grad():  # a weight that reads what is always 0
+        zero = (mq.activations(net, images)["fc1"].flatten(1) == 0).all(0)
+        net.fc1.weight[7, zero.nonzero()[0]] = 30
+    per_tensor = mq.quantize_net(net, ranges, per_channel=False)
+    found = mq.diagnose(net, per_tensor, images)
+    assert (found.place, found.remedy) == ("fc2", "per channel")
+    assert mq.diagnose(net, mq.quantize_net(net, ranges), images).place is None
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_bias_that_is_wrong(number, case):
+    net, ranges, images = case
+    name, qnet = PLACES[number], mq.quantize_net(net, ranges)
+    layer = qnet.layers[name]
+    step = int(0.5 * max(ranges[PLACES[number + 1]]) / (layer.in_scale * 1e-3)) // 1000
+    wrong = layer.bias + (step / layer.weight_scale).round().int()
+    found = mq.diagnose(net, mended(qnet, name, bias=wrong), images)
+    assert (found.place, found.remedy) == (PLACES[number + 1], "bias")
+    assert f"bias of {name}" in found.text
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_relu_that_is_missing(number, case):
+    net, ranges, images = case
+    name, out = PLACES[number : number + 2]
+    ranges = {**ranges, out: (-ranges[out][1], ranges[out][1])}
+    qnet = mq.quantize_net(net, ranges)
+    found = mq.diagnose(net, mended(qnet, name, low=0), images)
+    assert (found.place, found.remedy) == (out, "ReLU")
+    assert mq.diagnose(net, qnet, images).place is None
+
+
+def test_a_multiplier_that_is_wrong(case):
+    net, ranges, images = case
+    qnet = mq.quantize_net(net, ranges)
+    wrong = mended(qnet, "fc1", shift=qnet.layers["fc1"].shift + 1)
+    found = mq.diagnose(net, wrong, images)
+    assert (found.place, found.remedy) == ("fc2", "arithmetic")
+
+
+def test_weights_of_another_network(case):
+    net, ranges, images = case
+    other = mq.Net()
+    other.load_state_dict(net.state_dict())
+    torch.manual_seed(0)
+    with torch.no_grad():
+        other.fc1.weight.copy_(other.fc1.weight[torch.randperm(500)])
+    found = mq.diagnose(net, mq.quantize_net(other, ranges), images)
+    assert (found.place, found.remedy) == ("fc2", "weights")
+
+
+def test_the_rows_measure_what_they_say(case):
+    net, ranges, images = case
+    qnet = mq.quantize_net(net, ranges, 4, 4)
+    found = mq.diagnose(net, qnet, images)
+    with torch.inference_mode():
+        exact = mq.activations(net, images)
+    codes = qnet.codes(images)
+    for row in found.rows:
+        x, q = exact[row.name], codes[row.name].reshape(exact[row.name].shape)
+        grid = qnet.grids[row.name]
+        x_hat = mq.dequantize_tensor(mq.QTensor(q, *grid))
+        assert row.snr == pytest.approx(mq.snr_db(x, x_hat), abs=1e-3)
+        assert row.codes == len(q.unique()) <= 2 ** (8 if row.name == "output" else 4)
+        error = (x_hat - x).double()
+        assert row.mean == pytest.approx(
+            float(error.mean() / x.double().std(correction=0)), abs=1e-3
+        )
+        whole = row.mean**2 + (row.slope - 1) ** 2 + row.scatter**2
+        spread = x.double().var(correction=0)
+        assert whole == pytest.approx(float(error.square().mean() / spread), rel=1e-3)
+    assert found.rows[0].maker == "conv1" and found.rows[-1].maker == "fc2"
+
+
+def test_it_draws(case):
+    net, ranges, images = case
+    for bits, title in ((8, "Nothing breaks"), (1, "It breaks at conv1")):
+        figure = Figure()
+        found = mq.diagnose(net, mq.quantize_net(net, ranges, bits, bits), images)
+        found.draw(figure)
+        assert figure.axes[0].get_title(loc="left") == title or (
+            figure.axes[0].get_title() == title
+        )
+        assert len(figure.axes[0].patches) == len(PLACES)
+
+
+def test_another_networks_integers_are_refused(case):
+    net, ranges, images = case
+    small = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10))
+    with pytest.raises(ValueError, match="not made of this network"):
+        mq.diagnose(small, mq.quantize_net(net, ranges), images)
