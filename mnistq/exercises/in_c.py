@@ -54,6 +54,7 @@ int main(void)
 """
 
 
+WORST = re.compile("(?:error: )(.*)|(undefined .*)")  # the compiler's; the linker's
 REASONS = {  # of what stopped a program, by a word of what was said of it
     "signed integer overflow": "A number leaves its type: compute it in int64_t.",
     "shift exponent": "It shifts by more bits than the type has, or by fewer than 0.",
@@ -115,8 +116,8 @@ def judge_c(answer, frame, run, reference, cases, batch, praise):
         try:
             program = Program(frame, answer, folder)
         except ValueError as error:
-            lines = [line for line in str(error).splitlines() if "error: " in line]
-            said = lines[0].split("error: ", 1)[1] if lines else str(error)
+            worst = WORST.search(str(error))
+            said = (worst[1] or worst[2]) if worst else str(error)
             wanted = "a function that compiles"
             explain(name, "the compiler", wanted, said, "It does not compile.")
             return
@@ -230,7 +231,10 @@ def my_unpack_in_c(answer):
 
     cases = [
         (case([200], 8, 1), "A code is itself minus 2**(bits - 1): 200 - 128."),
-        (case([0x2F], 4, 2), "The first code is in the lowest bits: 15 - 8, 2 - 8."),
+        (
+            case([0x2F], 4, 2),
+            "The first code is the lowest 4 bits and no others: 15 - 8, then 2 - 8.",
+        ),
         (case([0x21, 0x43], 4, 4), "After a byte's last code comes the next byte."),
         (case([0b10], 1, 2), "At 1 bit, 0 stands for -1 and 1 for +1."),
         (case([1, 1], 1, 9), "A byte holds eight codes of 1 bit."),
