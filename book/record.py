@@ -73,7 +73,7 @@ def record(panel, folder, name, most):
     texts, shots, files = {}, {}, {}
     for setting in places([len(v) for v in values.values()], first, most):
         chosen = {k: values[k][n] for k, n in zip(found, setting, strict=True)}
-        png, text = panel.drawing(standing | chosen)
+        png, text = panel.picture_of(standing | chosen)
         picture = io.BytesIO()
         image = Image.open(io.BytesIO(png)).convert("RGB")
         few = image.quantize(64, dither=Image.Dither.NONE).convert("RGB")

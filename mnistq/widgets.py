@@ -35,7 +35,7 @@ class Panel(W.VBox):
         # The height is fixed so that the page does not jump while a picture is redrawn.
         layout = W.Layout(width=width, height=height, object_fit="contain")
         self.image = W.Image(format="png", layout=layout)
-        self.drawn = [(values, self.drawing(values)) for values in ahead]
+        self.drawn = [(values, self.picture_of(values)) for values in ahead]
         for control in controls.values():
             if hasattr(control, "style"):
                 control.style.description_width = "initial"
@@ -50,7 +50,7 @@ class Panel(W.VBox):
         """{name: value} of the controls as they stand."""
         return {name: control.value for name, control in self.controls.items()}
 
-    def drawing(self, values):
+    def picture_of(self, values):
         """Return (PNG, text as HTML) for values of the controls, which stay."""
         figure = Figure(figsize=self.size, dpi=100, layout="constrained")
         canvas = FigureCanvasAgg(figure)
@@ -66,7 +66,9 @@ class Panel(W.VBox):
     def _redraw(self):
         values = self.values
         found = [drawing for known, drawing in self.drawn if known == values]
-        self.image.value, self.text.value = found[0] if found else self.drawing(values)
+        self.image.value, self.text.value = (
+            found[0] if found else self.picture_of(values)
+        )
 
     def _moved(self, change):
         try:
