@@ -27,16 +27,20 @@ COLAB = (
     "packaging",
     "protobuf==5.29.5",  # too old for onnx: notebook 09 installs a later one
     "ml_dtypes==0.5.4",
+    "scipy==1.16.3",
+    "pillow==11.3.0",
+    "safetensors==0.7.0",
 )
 OURS = ("pytest==9.2.0", "nbval==0.11.0")
 ENGINES = ("onnx", "ai-edge-litert", "flatbuffers", "protobuf", "backports.strenum")
+CHIPS = ("ziglang", "unicorn", "pyelftools")
 PYTHON = "3.12"
 
 
-def engines():
-    """Return what notebook 09 installs in Colab, as requirements.txt pins it."""
+def pinned(names):
+    """Return what notebooks 09 and 10 install in Colab, as requirements.txt pins it."""
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    return [line.split()[0] for line in lines if line.startswith(ENGINES)]
+    return [line.split()[0] for line in lines if line.startswith(names)]
 
 
 def base_python():
@@ -66,7 +70,8 @@ def main(folder, notebooks):
         subprocess.run([*command, "-m", "venv", folder], check=True)
         pip = [python, "-m", "pip", "install", "--quiet"]
         subprocess.run([*pip, *COLAB, *OURS], check=True)
-        subprocess.run([*pip, "--no-deps", *engines()], check=True)
+        subprocess.run([*pip, "--no-deps", *pinned(ENGINES)], check=True)
+        subprocess.run([*pip, *pinned(CHIPS)], check=True)
     print("run by", flush=True, end=" ")
     subprocess.run([python, "--version"], check=True)
     options = ["-c", os.devnull, "--rootdir=.", "--nbval-lax", "--nbval-current-env"]
