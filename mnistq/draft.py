@@ -61,11 +61,13 @@ class Draft:
         if _checked(grid) != _checked(self.grids[x]):
             raise ValueError(f"{x} is on {self.grids[x]} and read on {grid}.")
 
-    def add_layer(self, weights, x, y, weight, bias, out_grid, low=0, **settings):
+    def add_layer(
+        self, weights, x, y, weight, bias, out_grid, low=0, stride=(1, 1), **others
+    ):
         """Add a layer from x to y, named by the name of its weights.
 
         weight: (whole numbers [out, ...], zero points, scales [out] or one of each),
-        bias: int32 [out], or None; settings: stride, padding, groups.
+        bias: int32 [out], or None; others: padding, groups.
         """
         self.known(x)
         w, zeros, scale = (np.asarray(part) for part in weight)
@@ -82,6 +84,8 @@ class Draft:
         bias = np.zeros(out, np.int32) if bias is None else bias
         if bias.dtype != np.int32 or bias.shape != (out,):
             raise ValueError(f"its bias is {bias.dtype} {bias.shape}: give int32.")
+        if min(stride) < 1 or min(others.get("padding", (0, 0))) < 0:
+            raise ValueError(f"its strides are {stride}, and it has {others}.")
         name = weights.removesuffix("_quantized").rpartition(".")[0] or weights
         if any(getattr(step, "name", None) == name for step in self.steps):
             name = y  # these weights are used twice
@@ -99,7 +103,8 @@ class Draft:
             high=255,
             pool=None,
             out_bits=8,
-            **settings,
+            stride=stride,
+            **others,
         )
         self.add(layer)
 

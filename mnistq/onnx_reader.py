@@ -64,16 +64,19 @@ def _start(draft, port, graph, constants):
 
     name = x = port.name
     kind = port.type.tensor_type.elem_type
-    node = next(node for node in graph.node if x in node.input)
-    while kind == TensorProto.UINT8 and node.op_type in ("MaxPool", "Flatten"):
-        (pooled,) = node.output
-        node = next(node for node in graph.node if pooled in node.input)
+    for node in graph.node:
+        if x in node.input:
+            if kind == TensorProto.FLOAT or node.op_type not in ("MaxPool", "Flatten"):
+                break
+            (x,) = node.output
+    else:
+        raise ValueError(f"nothing computes with {x}.")
     if kind == TensorProto.FLOAT and node.op_type == "QuantizeLinear":
         name = node.output[0]
     elif kind != TensorProto.UINT8 or node.op_type not in ("QLinearConv", "QGemm"):
         kind = TensorProto.DataType.Name(kind)
         raise ValueError(
-            f"{x} is {kind} and enters {node.op_type}: only codes are read, as "
+            f"{name} is {kind} and enters {node.op_type}: only codes are read, as "
             "export_onnx and quantize_static (QOperator, QUInt8) write them."
         )
     shape = [d.dim_value for d in port.type.tensor_type.shape.dim][1:]

@@ -296,7 +296,44 @@ def clip_read_twice(graph, node, constants):
     graph.output[0].name = node.output[0]
 
 
+def circle(graph, node, constants):
+    graph.node[2].input[0] = graph.node[2].output[0]
+    graph.input[0].name = graph.node[2].output[0]
+
+
+def reshaped(shape):
+    """Return a change that puts a Reshape in the place of the last Flatten."""
+
+    def change(graph, node, constants):
+        x, shape_ = graph.node[-1].input[0], np.array(shape)
+        new = onnx.helper.make_node("Reshape", [x, "shape"], ["output"])
+        graph.node[-1].CopyFrom(new)
+        graph.initializer.append(onnx.numpy_helper.from_array(shape_, "shape"))
+
+    return change
+
+
+def transposed(graph, node, constants):
+    """Multiply the flattened images by a matrix [in, out], as QGemm does by default."""
+    w = onnx.numpy_helper.to_array(constants["4.w"])
+    values("4.w", w.reshape(3, 18).T)(graph, node, constants)
+    (conv,) = [n for n in graph.node if n.input[0] == "4"]
+    x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero, bias = conv.input
+    gemm = ["4.flat", x_scale, x_zero, w, w_scale, w_zero, bias, y_scale, y_zero]
+    new = onnx.helper.make_node("QGemm", gemm, ["output"], domain="com.microsoft")
+    conv.CopyFrom(onnx.helper.make_node("Flatten", [x], ["4.flat"]))
+    graph.node[-1].CopyFrom(new)
+
+
+@pytest.mark.parametrize("change", [reshaped([-1, 3]), reshaped([0, 3]), transposed])
+def test_other_ways_to_write_the_same_network_are_read(change, files, tmp_path):
+    images = torch.randn(9, 1, 6, 6)
+    path = onnx_with(change, files, tmp_path / "net.onnx")
+    assert torch.equal(mq.read_onnx(path)(images), mq.read_onnx(files["float"])(images))
+
+
 ONNX_WRONG = [
+    (circle, "0.conv: no operator that was read makes 0"),
     (renamed, "AveragePool, which makes 4: no step here computes it"),
     (foreign, "MaxPool, which makes 4: its domain is example.org"),
     (elsewhere, r"0\.w lies in another file"),
@@ -308,6 +345,9 @@ ONNX_WRONG = [
     (attribute("pads", [1, 1, 0, 0]), r"its pads are \[1, 1, 0, 0\]: both sides"),
     (attribute("auto_pad", "SAME_UPPER"), "its auto_pad is b'SAME_UPPER'"),
     (attribute("activation", 1), "its activation is 1"),
+    (attribute("strides", [1, -1]), r"its strides are \(1, -1\)"),
+    (attribute("pads", [1, -1] * 2), r"and it has {'padding': \(1, -1\)"),
+    (reshaped([-1, 1, 3]), r"Reshape, .* to \[-1, 1, 3\]: only what flattens"),
     (attribute("group", 2), "0 does not fit what enters it"),
     (values("4.x_scale", np.float32(0.5)), r"4 is on \(.*\) and read on \(0\.5, "),
     (values("4.x_zero_point", np.uint8(9)), r"4 is on .* and read on \(.*, 9\)"),
@@ -413,6 +453,13 @@ def test_a_tflite_file_that_is_no_such_network_is_refused(
     path = tflite_with(change, files, tmp_path / "net.tflite")
     with pytest.raises(ValueError, match=rf"net\.tflite cannot be used: .*{words}"):
         mq.read_tflite(path)
+
+
+def test_a_reshape_is_read_as_a_squeeze(files, tmp_path):
+    images = torch.randn(9, 1, 6, 6)
+    path = tflite_with(kind(5, "RESHAPE"), files, tmp_path / "net.tflite")
+    found = mq.read_tflite(path)(images)
+    assert torch.equal(found, mq.read_tflite(files["fixed"])(images))
 
 
 def test_what_is_no_tflite_file_is_refused(files):
