@@ -89,7 +89,9 @@ def test_random_networks_give_their_runtimes_codes(requantize, seed, tmp_path):
     assert set(written.names) - {written.in_name} <= set(found) and len(found) > 1
     assert_same(qnet, found, images)
     for name, layer in written.layers.items():
-        assert qnet.layers[name].weight_bits <= layer.weight_bits
+        found_layer = qnet.layers[name]
+        assert found_layer.weight_bits <= layer.weight_bits
+        assert found_layer.out_bits <= layer.out_bits
     assert network_bytes(qnet) == network_bytes(saved(qnet, tmp_path / "saved"))
 
 
