@@ -48,7 +48,7 @@ def take(stream, kind, count):
     return torch.from_numpy(values.astype(kind.replace("<", "=")))
 
 
-def read_with(read, path, remedy):
+def read_whole(read, path, remedy):
     """Return read(content) of a file that may be anything, up to LARGEST bytes of it.
 
     remedy: what to do if it is missing. Raises ValueError if it is, or read raises.

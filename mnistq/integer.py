@@ -6,7 +6,7 @@ import torch
 
 from mnistq.branches import quantized_add, quantized_average, quantized_concat
 from mnistq.data import IMAGE_SHAPE
-from mnistq.files import read_with, write_whole
+from mnistq.files import read_whole, write_whole
 from mnistq.layers import read_parts, tensor_names
 from mnistq.mnistq_file import network_bytes, network_parts
 from mnistq.parts import (
@@ -143,7 +143,7 @@ class QuantizedNet:
         def read(content):
             return cls(*network_parts(content, requantize))
 
-        return read_with(read, path, "write it with QuantizedNet.save")
+        return read_whole(read, path, "write it with QuantizedNet.save")
 
 
 def _unsigned(a):

@@ -5,7 +5,7 @@ from math import prod
 import numpy as np
 
 from mnistq.draft import Draft
-from mnistq.files import read_with
+from mnistq.files import read_whole
 
 
 def read_onnx(path):
@@ -20,7 +20,7 @@ def read_onnx(path):
     an operator that no step here computes (additions among them), by its name and that
     of the tensor it makes.
     """
-    return read_with(_network, path, "write it with export_onnx or quantize_static")
+    return read_whole(_network, path, "write it with export_onnx or quantize_static")
 
 
 def _network(content):

@@ -2,7 +2,7 @@
 
 from mnistq.branches import quantized_add, quantized_concat
 from mnistq.draft import Draft
-from mnistq.files import read_with
+from mnistq.files import read_whole
 from mnistq.tflite_tensors import File
 
 
@@ -17,7 +17,7 @@ def read_tflite(path):
     an operator that no step here computes, by its name and that of the tensor it makes:
     FULLY_CONNECTED too, since its reference kernel rounds once, after an exact product.
     """
-    return read_with(_network, path, "write it with export_tflite")
+    return read_whole(_network, path, "write it with export_tflite")
 
 
 def _network(content):
