@@ -133,6 +133,10 @@ from mnistq.training import (
 from mnistq.plan import check_requantize
 from mnistq.onnx_file import export_onnx
 from mnistq.tflite_file import export_tflite
+from mnistq.draft import Draft
+from mnistq.onnx_reader import read_onnx
+from mnistq.tflite_tensors import File
+from mnistq.tflite_reader import read_tflite
 
 # 10 The same in C; in a web page
 from mnistq.c_steps import C_STEPS

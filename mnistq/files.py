@@ -10,6 +10,8 @@ import torch
 
 from mnistq.quantizers import code_range
 
+LARGEST = 2**28  # bytes of a file that is read
+
 
 def pack_codes(codes, bits):
     """Return codes without gaps between them, in ceil(n * bits / 8) bytes.
@@ -44,6 +46,22 @@ def take(stream, kind, count):
     data = stream.read(count * np.dtype(kind).itemsize)
     values = np.frombuffer(data, kind, count)  # raises ValueError if too few are left
     return torch.from_numpy(values.astype(kind.replace("<", "=")))
+
+
+def read_whole(read, path, remedy):
+    """Return read(content) of a file that may be anything, up to LARGEST bytes of it.
+
+    remedy: what to do if it is missing. Raises ValueError if it is, or read raises.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: {remedy}.")
+    with path.open("rb") as file:
+        content = file.read(LARGEST)
+    try:
+        return read(content)
+    except Exception as error:  # whatever a stranger may have put there
+        raise ValueError(f"{path} cannot be used: {error}") from error
 
 
 def write_whole(path, content):

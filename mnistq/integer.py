@@ -1,13 +1,12 @@
 """The network on codes: quantize_net, QuantizedNet, its file. Notebooks 04 and 09."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from mnistq.branches import quantized_add, quantized_average, quantized_concat
 from mnistq.data import IMAGE_SHAPE
-from mnistq.files import write_whole
+from mnistq.files import read_whole, write_whole
 from mnistq.layers import read_parts, tensor_names
 from mnistq.mnistq_file import network_bytes, network_parts
 from mnistq.parts import (
@@ -36,8 +35,6 @@ from mnistq.steps import (
     quantized_layer,
 )
 from mnistq.weights import layer_weight, rounded_bias
-
-LARGEST = 2**28  # bytes of a file that load reads
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,15 +139,11 @@ class QuantizedNet:
         Raises ValueError for a file that is missing, not of this format, truncated,
         altered, or that describes no network. Taught in notebook 09.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise ValueError(f"{path} is missing: write it with QuantizedNet.save.")
-        with path.open("rb") as file:
-            content = file.read(LARGEST)
-        try:
+
+        def read(content):
             return cls(*network_parts(content, requantize))
-        except Exception as error:  # whatever a stranger may have put there
-            raise ValueError(f"{path} cannot be used: {error}") from error
+
+        return read_whole(read, path, "write it with QuantizedNet.save")
 
 
 def _unsigned(a):

@@ -71,22 +71,30 @@ def network_parts(content, requantize=None):
     for entry in header["steps"]:
         entry["inputs"] = tuple(entry["inputs"])
         step = _READERS[entry["kind"]](entry, stream, grids, requantize)
-        before = [shapes[name] for name in step.inputs]
-        if isinstance(step, QuantizedLayer):
-            _, *wanted = step.weight.shape
-            wanted = len(wanted), wanted[0] * step.groups
-            if [(len(s), s[0]) for s in before] != [wanted]:
-                raise ValueError(f"{step.name} does not fit what enters it.")
-        if step.output in shapes:
-            raise ValueError(f"{step.output} is made twice.")
-        shape = step.shape(*before)
-        if min(shape) < 1:
-            raise ValueError(f"nothing is left of an image at {step.output}.")
-        shapes[step.output] = shape
+        add_shape(step, shapes)
         steps.append(step)
     if stream.read(1):
         raise ValueError("it is longer than its network.")
     return tuple(steps), in_shape, in_bits, *grid
+
+
+def add_shape(step, shapes):
+    """Add the shape that leaves a step to shapes, {tensor: shape of one image}.
+
+    Raises ValueError for a step that does not fit what enters it, or leaves nothing.
+    """
+    before = [shapes[name] for name in step.inputs]
+    if isinstance(step, QuantizedLayer):
+        _, *wanted = step.weight.shape
+        wanted = len(wanted), wanted[0] * step.groups
+        if [(len(s), s[0]) for s in before] != [wanted]:
+            raise ValueError(f"{step.name} does not fit what enters it.")
+    if step.output in shapes:
+        raise ValueError(f"{step.output} is made twice.")
+    shape = step.shape(*before)
+    if min(shape) < 1:
+        raise ValueError(f"nothing is left of an image at {step.output}.")
+    shapes[step.output] = shape
 
 
 def packed_weights(layer):

@@ -244,7 +244,7 @@ def quantized_layer(
     Raises ValueError where an accumulator could leave int32. Taught in notebook 06.
     """
     (in_scale, in_zero), (out_scale, out_zero) = in_grid, out_grid
-    sums = weight.tensor.flatten(1).abs().sum(1, dtype=torch.int64)
+    sums = weight.tensor.flatten(1).long().abs().sum(1)  # int8 has no 128
     largest = float((bias.double().abs() + sums * 256).max())
     if not largest < 2**31:
         raise ValueError(

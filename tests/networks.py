@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import mnistq_helpers as mq
+
 RELUS = (nn.ReLU, nn.ReLU6, lambda: nn.Hardtanh(0, 1.5), nn.Identity)
 
 
@@ -176,3 +178,20 @@ def shake(net):
                 for values in (norm.weight, norm.bias, norm.running_mean):
                     values.copy_(torch.randn(values.shape))
                 norm.running_var.copy_(torch.rand(norm.running_var.shape) + 0.3)
+
+
+def quantized(seed, requantize, blocks=BLOCKS):
+    """Return (network, QuantizedNet, images); bits and channels go by the seed too."""
+    net, images = random_branches(seed, blocks)
+    ranges, pick = mq.calibrate(net, images, "minmax"), random.Random(seed)
+    for name, (low, high) in ranges.items():
+        # Below 0 also after a ReLU, so that the zero point is not 0; some is clipped.
+        low, high = min(low, 0), max(high, 0) * (0.5 + pick.random())
+        ranges[name] = (low - high * pick.choice((0, pick.random())), high)
+    options = {"per_channel": seed % 2 == 0, "requantize": requantize}
+    bits, shape = (8, 4, 3)[seed // 2 % 3], images.shape[1:]
+    return (
+        net,
+        mq.quantize_net(net, ranges, bits, bits, in_shape=shape, **options),
+        images,
+    )

@@ -1,14 +1,13 @@
 """Residual, separable and joined networks: both runtimes give the same codes."""
 
 import itertools
-import random
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from helpers import in_litert, in_onnx_runtime, tflite_multiply
-from networks import Together, random_branches, shake
+from networks import Together, quantized, random_branches, shake
 from test_c_file import CHECKED, in_c
 from test_mnistq_file import join, refused, split
 from torch import nn
@@ -17,23 +16,6 @@ import mnistq_helpers as mq
 
 SEEDS = range(40)
 RUNTIMES = {"float": in_onnx_runtime, "fixed": in_litert}
-
-
-def quantized(seed, requantize):
-    """Return (network, QuantizedNet, images); bits and channels go by the seed too."""
-    net, images = random_branches(seed)
-    ranges, pick = mq.calibrate(net, images, "minmax"), random.Random(seed)
-    for name, (low, high) in ranges.items():
-        # Below 0 also after a ReLU, so that the zero point is not 0; some is clipped.
-        low, high = min(low, 0), max(high, 0) * (0.5 + pick.random())
-        ranges[name] = (low - high * pick.choice((0, pick.random())), high)
-    options = {"per_channel": seed % 2 == 0, "requantize": requantize}
-    bits, shape = (8, 4, 3)[seed // 2 % 3], images.shape[1:]
-    return (
-        net,
-        mq.quantize_net(net, ranges, bits, bits, in_shape=shape, **options),
-        images,
-    )
 
 
 @pytest.mark.parametrize("requantize", RUNTIMES)

@@ -168,6 +168,8 @@ INTERFACE = {  # name: its first parameters, in their order
     "quantize_best": "net images weight_bits act_bits requantize",
     "export_onnx": "qnet path",
     "export_tflite": "qnet path",
+    "read_onnx": "path",
+    "read_tflite": "path",
     "read_digits": "source",
     "digit_stages": "source",
     "diagnose": "net qnet images",

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import mnistq_helpers as mq
+from mnistq.steps import quantized_layer
 
 
 def in_plain_integers(qnet, net, ranges, images, act_bits, per_channel):
@@ -214,6 +215,14 @@ def test_accumulators_stay_in_int32(net, ranges, test_set):
     layer = qnet.layers["fc2"]
     reach = layer.weight.long().abs().sum(1) * 256 + layer.bias.long().abs()
     assert 2**24 < int(reach.max()) < 2**31
+
+
+def test_the_bound_counts_a_weight_of_minus_128_as_128():
+    """int8 has no 128, so that abs(-128) is -128 there."""
+    w = torch.full((1, 2**16), -128, dtype=torch.int8)
+    weight = mq.QTensor(w, torch.ones(1), None)
+    with pytest.raises(ValueError, match=r"could reach 2\.15e\+09, beyond int32"):
+        quantized_layer("w", weight, 8, torch.zeros(1), (1, 0), (1, 0), "float")
 
 
 def test_a_silent_channel_is_allowed(random_net, test_set):
