@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from contextlib import contextmanager
@@ -52,7 +53,9 @@ NOT_RUN = """() => [...jupyterapp.shell.currentWidget.content.model.cells]
 # Panels whose stored picture is shown beside the live one: their first words.
 TWICE = """() => [...document.querySelectorAll(".jp-OutputArea")]
   .filter(area => area.querySelector(".widget-image")
-    && area.querySelector(".jp-RenderedImage"))
+    && area.querySelector(".jp-RenderedImage")
+    && !area.closest(".jp-Cell").querySelector(".cm-content").innerText
+      .includes("plt.show()"))  // a figure of its own, above the panel
   .map(area => area.innerText.split("\\n")[0])"""
 # Keep what the kernel is asked by execute requests and sends because of them.
 RECORD = """() => {
@@ -176,12 +179,28 @@ def wait_for(address, server, log, seconds=180):
     raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()}")
 
 
+THREAD = threading.local()
+
+
+@contextmanager
+def playwright():
+    """Yield Playwright's driver: one for each thread, that of an outer call if any."""
+    from playwright.sync_api import sync_playwright
+
+    if running := getattr(THREAD, "driver", None):
+        yield running
+        return
+    with sync_playwright() as THREAD.driver:
+        try:
+            yield THREAD.driver
+        finally:
+            THREAD.driver = None
+
+
 @contextmanager
 def browse(executable, size=(1200, 1000)):
     """Run a headless browser that reaches this machine only; yield it."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
+    with playwright() as driver:
         options = {"executable_path": executable, "args": ["--no-sandbox"]}
         with driver.chromium.launch(**options) as browser:
             context = browser.new_context(
