@@ -170,6 +170,7 @@ from mnistq.figures import ACCENT, SECOND, STYLE, label_lines
 from mnistq.widgets import Panel, bits_slider
 
 # 11 Your own
+from mnistq.operators import ENGINES, run_operator
 from mnistq.doctor import Diagnosis, diagnose
 
 # 13 The playground

@@ -127,11 +127,13 @@ def tflite_tensor(model, name, shape, grid, data=None, axis=0):
 
 VERSIONS = {  # of each kind of operator, the first for such int8
     "ADD": 2,
+    "AVERAGE_POOL_2D": 2,
     "CONCATENATION": 2,
     "CONV_2D": 3,
     "DEPTHWISE_CONV_2D": 3,
     "MAX_POOL_2D": 2,
     "MAXIMUM": 2,
+    "MEAN": 2,
     "MINIMUM": 2,
     "PAD": 2,
     "QUANTIZE": 2,
