@@ -171,6 +171,7 @@ from mnistq.widgets import Panel, bits_slider
 
 # 11 Your own
 from mnistq.operators import ENGINES, run_operator
+from mnistq.errors import rounded_net
 from mnistq.doctor import Diagnosis, diagnose
 
 # 13 The playground

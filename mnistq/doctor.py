@@ -5,13 +5,23 @@ from dataclasses import dataclass
 
 import torch
 
+from mnistq.errors import (
+    energy,
+    gain_again,
+    grid_errors,
+    mean_slope_scatter,
+    rounded_net,
+    step_errors,
+    stored_weights,
+)
 from mnistq.figures import ACCENT
 from mnistq.layers import read_parts, run_parts
 from mnistq.parts import Layer, tensor_groups
-from mnistq.quantizers import QTensor, along_axis, dequantize_tensor, snr_db
+from mnistq.quantizers import QTensor, dequantize_tensor, snr_db
 from mnistq.weights import quantize_weight
 
 LIMIT = 9  # dB: a step that errs by more than a third of its signal breaks the network
+GAIN = 2  # dB that a range measured again must bring
 Row = namedtuple("Row", "name maker snr own codes clipped mean slope scatter")
 
 
@@ -24,9 +34,10 @@ class Diagnosis:
     makes (own), the codes in use, the share that is clipped, and of the error x_hat - x
     its mean (in deviations of x), its slope (x_hat = slope * x + ..., 1 is none) and
     its scatter (in deviations of x). place: the name of the first tensor that breaks,
-    or None. remedy: "range", "bits", "per channel", "bias", "weights",
-    "ReLU", "arithmetic" or None. text: that in a sentence. points: x and x_hat at the
-    place, or at the end.
+    or None. remedy: "range", "bits", "per channel", "bias", "weights", "ReLU",
+    "arithmetic", None, or "ranges again", and then place is the first whose range is to
+    be measured again. text: that in a sentence. points: x and x_hat at the place, or at
+    the end.
     """
 
     rows: tuple
@@ -63,7 +74,9 @@ def diagnose(net, qnet, images):
     Each step is given what the integer network gives it. What floats make of that,
     compared with the codes that leave, is the step's own error; it comes from rounded
     weights, from the bias, from values beyond the range, from the grid's steps, or from
-    a step that computes something else, and the largest of these names the remedy.
+    a step that computes something else, and the largest of these names the remedy. But
+    before more bits are asked for: a range that is measured on the float network with
+    rounded weights (rounded_net) is named if GAIN dB more come through it.
     Raises ValueError for a network that is not qnet's, or unusable images.
     Taught in notebook 11.
     """
@@ -84,32 +97,45 @@ def diagnose(net, qnet, images):
     groups = tensor_groups(parts, Layer)
     rows = tuple(_row(place, groups[place.tensor], exact, hats) for place in places)
     broken = first_broken(rows, places)
-    shown = places[-1 if broken is None else broken].tensor
-    every = max(1, exact[shown].numel() // 500)
-    points = tuple(t[shown].flatten()[::every] for t in (exact, hats))
     if broken is None:
         text = f"Nothing breaks: no tensor falls below {LIMIT} dB."
-        return Diagnosis(rows, None, None, text, points)
-    place, name = places[broken], rows[broken].name
-    remedy, text = place_remedy(place, name, rows[broken])
-    return Diagnosis(rows, name, remedy, text, points)
+        return Diagnosis(rows, None, None, text, _points(exact, hats, places[-1]))
+    remedy, text = place_remedy(places[broken], rows[broken])
+    if remedy in ("bits", "range"):
+        last = len(rows) if remedy == "bits" else broken + 1
+        numbers = range(broken, last)
+        with torch.inference_mode():
+            parts = read_parts(rounded_net(net, qnet), images)
+            again = run_parts(parts, images)
+        found = _range_to_measure_again(numbers, rows, places, exact, again)
+        if found is not None:
+            broken, remedy = found, "ranges again"
+            text = _again_text(rows[broken].name)
+    points = _points(exact, hats, places[broken])
+    return Diagnosis(rows, rows[broken].name, remedy, text, points)
 
 
-Place = namedtuple("Place", "tensor part step codes grid bits wanted made errors")
+def _points(exact, hats, place):
+    every = max(1, exact[place.tensor].numel() // 500)
+    return tuple(t[place.tensor].flatten()[::every] for t in (exact, hats))
+
+
+FIELDS = "tensor part step codes grid bits wanted meant made errors"
+Place = namedtuple("Place", FIELDS)
 
 
 def _input_place(qnet, images, codes, hats):
     name, grid = qnet.in_name, (qnet.in_scale, qnet.in_zero_point)
     errors = grid_errors(images, *grid, 0, 2**qnet.in_bits - 1)
-    fields = codes[name], grid, qnet.in_bits, images, hats[name], errors
+    fields = codes[name], grid, qnet.in_bits, images, images, hats[name], errors
     return Place(name, None, None, *fields)
 
 
 def _place(part, step, codes, hats):
     name, inputs = part.output, [hats[n] for n in part.inputs]
     grid, wanted = (step.out_scale, step.out_zero_point), part(*inputs)
-    errors = step_errors(part, step, inputs, hats[name])
-    fields = codes[name], grid, step.out_bits, wanted, hats[name], errors
+    meant, errors = step_errors(part, step, inputs, hats[name])
+    fields = codes[name], grid, step.out_bits, wanted, meant, hats[name], errors
     return Place(name, part, step, *fields)
 
 
@@ -124,52 +150,6 @@ def _row(place, name, exact, hats):
         float((place.errors["range"] != 0).float().mean()),
         *mean_slope_scatter(x, x_hat),
     )
-
-
-def step_errors(part, step, inputs, made):
-    """Return {cause: error tensor} of one step: where its own error comes from.
-
-    inputs: the float tensors that its codes stand for; made: what its output's do.
-    """
-    wanted = part(*inputs)
-    errors = {"weights": torch.zeros(1), "bias": torch.zeros(1)}
-    meant = wanted
-    if isinstance(part, Layer):
-        weight, bias = part.module.weight, part.module.bias
-        scale = along_axis(step.weight_scale, step.weight, 0)
-        w_hat = (step.weight * scale).reshape(weight.shape)
-        b_hat = step.bias * step.in_scale * step.weight_scale
-
-        def computed(w, b):
-            return part.finish(part.accumulate(*inputs, w, b))
-
-        errors["weights"] = computed(w_hat, bias) - wanted
-        errors["bias"] = computed(weight, b_hat) - wanted
-        meant = computed(w_hat, b_hat)
-    grid = step.out_scale, step.out_zero_point, 0, 2**step.out_bits - 1
-    errors |= grid_errors(wanted, *grid)
-    errors["arithmetic"] = made - meant - sum(grid_errors(meant, *grid).values())
-    return errors
-
-
-def grid_errors(x, scale, zero_point, low, high):
-    """Return {"range", "rounding"}: the errors of codes low..high for x.
-
-    Beyond the range is what lies more than half a step beyond its last codes.
-    """
-    ends = [scale * (q - zero_point) for q in (low, high)]
-    inside = x.clamp(ends[0] - scale / 2, ends[1] + scale / 2)
-    rounded = (scale * torch.round(inside / scale)).clamp(*ends)
-    return {"range": inside - x, "rounding": rounded - inside}
-
-
-def mean_slope_scatter(x, x_hat):
-    """Return the error's mean, slope and scatter, as a Diagnosis has them."""
-    spread = x.std(correction=0).clamp(min=1e-12)
-    slope = ((x - x.mean()) * (x_hat - x_hat.mean())).mean() / spread**2
-    mean = (x_hat.mean() - x.mean()) / spread
-    scatter = (x_hat - x_hat.mean() - slope * (x - x.mean())).std(correction=0) / spread
-    return float(mean), float(slope), float(scatter)
 
 
 def first_broken(rows, places):
@@ -192,15 +172,29 @@ def computes_else(place):
     return float(wrong.float().mean()) > 1e-3
 
 
-def energy(error):
-    return float(error.double().square().sum())
+def _range_to_measure_again(numbers, rows, places, exact, again):
+    """Return the first of these numbers whose broken tensor gains by it, or None."""
+    for number in numbers:
+        place = places[number]
+        if rows[number].own < LIMIT:
+            gain = gain_again(place, exact[place.tensor], again[place.tensor])
+            if gain >= GAIN:
+                return number
+    return None
 
 
-def place_remedy(place, name, row):
+def _again_text(name):
+    return (
+        f"ranges[{name!r}] fits the float network, but rounding the weights has moved "
+        "the values: measure it again on mq.rounded_net(net, qnet)."
+    )
+
+
+def place_remedy(place, row):
     """Return (remedy, a sentence) for the tensor at a place, by its largest error."""
+    name, maker = row.name, row.maker
     cause = max(place.errors, key=lambda c: energy(place.errors[c]))
     cause = "arithmetic" if computes_else(place) else cause
-    maker = row.maker
     if cause == "range":
         low, high = (float(x) for x in (place.wanted.min(), place.wanted.max()))
         scale, zero = place.grid
@@ -237,8 +231,7 @@ def place_remedy(place, name, row):
 def _weight_remedy(place, name):
     """Return (remedy, a sentence) for the weights of the layer of that name."""
     w, step = place.part.module.weight.detach(), place.step
-    scale = along_axis(step.weight_scale, step.weight, 0)
-    error = energy((step.weight * scale).reshape(w.shape) - w)
+    error = energy(stored_weights(step, w)[0] - w)
     per_channel = quantize_weight(w, step.weight_bits)
     least = energy(dequantize_tensor(per_channel) - w)
     one_scale = len(step.weight_scale.unique()) == 1 < len(w)

@@ -115,6 +115,55 @@ def test_a_multiplier_that_is_wrong(case):
     assert (found.place, found.remedy) == ("fc2", "arithmetic")
 
 
+NEAR = dict.fromkeys(PLACES, 3) | {"conv1": 8, "output": 8}  # bits of activations
+
+
+@pytest.fixture(scope="module", params=[mq.COMMITTED, mq.SHIFTED], ids=lambda p: p.stem)
+def clipped(request, calibration_images):
+    """(network, 2-bit weights that move its outputs, ranges before and after)."""
+    net, weights = mq.load_net(request.param), {}
+    for name, layer in mq.read_layers(net).items():
+        w = layer.weight.detach()
+        grid = mq.mse_weight_scale(w, 2), torch.zeros(len(w))
+        weights[name] = mq.quantize_tensor(w, 2, *grid, signed=True, axis=0)
+    once = mq.calibrate(net, calibration_images, "mse", NEAR)
+    qnet = mq.quantize_net(net, once, 2, NEAR, weights=weights)
+    rounded = mq.rounded_net(net, qnet)
+    again = mq.calibrate(rounded, calibration_images, "mse", NEAR)
+    return net, weights, once, again
+
+
+@pytest.mark.parametrize("names", [["fc2"], []])
+def test_ranges_that_were_measured_before_the_weights_were_rounded(
+    names, clipped, calibration_images, test_set
+):
+    net, weights, once, again = clipped
+    ranges = again | {name: once[name] for name in names}
+    qnet = mq.quantize_net(net, ranges, 2, NEAR, weights=weights)
+    found = mq.diagnose(net, qnet, calibration_images[:50])
+    if not names:
+        assert found.remedy == "bits"
+        return
+    assert (found.place, found.remedy) == ("fc2", "ranges again")
+    assert "ranges['fc2'] fits the float network" in found.text
+    images, labels = test_set[0][:1000], test_set[1][:1000]
+    better = mq.quantize_net(net, again, 2, NEAR, weights=weights)
+    reads = [mq.evaluate(q, images, labels) for q in (qnet, better)]
+    assert reads[1] > reads[0]
+
+
+def test_a_rounded_net_has_the_integers_weights_and_is_another_network(clipped):
+    net, weights, once, _ = clipped
+    before = copy.deepcopy(net.state_dict())
+    rounded = mq.rounded_net(net, mq.quantize_net(net, once, 2, weights=weights))
+    for name, layer in mq.read_layers(rounded).items():
+        assert torch.equal(layer.weight, mq.dequantize_tensor(weights[name]))
+        bias = net.get_submodule(name).bias
+        assert 0 < (layer.bias - bias).abs().max() < 0.01
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
 def test_weights_of_another_network(case):
     net, ranges, images = case
     other = mq.Net()

@@ -82,6 +82,24 @@ def test_a_mean_rounds_exactly_in_one_engine_and_twice_in_another(size, zero):
     assert abs(apart).max() == 1 and 0.05 < (apart != 0).mean() * size**2 < 2
 
 
+@pytest.mark.parametrize(("unit", "shift"), [(0.7, 1), (1.5, 2), (3.3, 3), (9, 5)])
+def test_the_first_of_two_roundings_is_to_a_share_of_a_code(unit, shift):
+    """To 2**-shift of it: what lies less than half of that below a half is rounded up.
+
+    That is so for positive means, which are all here.
+    """
+    assert mq.quantize_multiplier(1 / (4 * unit))[1] == shift
+    grids, x = [(1.0, 0), (unit, 0)], windows(2)[:700]
+    exact = [Fraction(s) / 4 / Fraction(float(np.float32(unit))) for s in range(700)]
+    found = numbers(mq.run_operator("fixed", "mean", [x], grids))
+    wrong = [q != min(round(m), 255) for q, m in zip(found, exact, strict=True)]
+    near = [0 <= Fraction(1, 2) - m % 1 <= Fraction(1, 2 ** (shift + 1)) for m in exact]
+    assert sum(wrong) > 5 and all(n for w, n in zip(wrong, near, strict=True) if w)
+    inside = [Fraction(1, 2**shift) / 2 > Fraction(1, 2) - m % 1 > 0 for m in exact]
+    unsaturated = zip(inside, wrong, exact, strict=True)
+    assert all(w for i, w, m in unsaturated if i and m < 254)
+
+
 @pytest.mark.parametrize("zero", [0, 1, 128, 201])
 def test_pooling_rounds_ties_in_two_other_ways(zero):
     x, grids = windows(2), ((0.5, zero), (0.5, zero))
@@ -100,11 +118,13 @@ def test_pooling_rounds_ties_in_two_other_ways(zero):
 
 
 def test_the_smallest_sums_and_means_that_engines_tell_apart():
-    """On paper both sums are a half; their float32 scales are not."""
+    """On paper both sums are a half; with exact fractions none, in float32 one."""
     one = torch.ones(1, 1, 1, 1, dtype=torch.uint8)
     for scales, exact in (((0.1, 0.2, 0.6), 0), ((0.1, 0.3, 0.8), 1)):
         a, b, s = (Fraction(float(np.float32(scale))) for scale in scales)
         assert round((a + b) / s) == exact
+        a, b, s = map(np.float32, scales)
+        assert (a / s + b / s == np.float32(0.5)) == (exact == 1)
         grids = [(scale, 0) for scale in scales]
         made = [
             int(mq.run_operator(engine, "add", [one, one], grids))
