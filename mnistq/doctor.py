@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from mnistq.calibration import range_mse
 from mnistq.errors import (
     energy,
     gain_again,
@@ -17,7 +18,12 @@ from mnistq.errors import (
 from mnistq.figures import ACCENT
 from mnistq.layers import read_parts, run_parts
 from mnistq.parts import Layer, tensor_groups
-from mnistq.quantizers import QTensor, dequantize_tensor, snr_db
+from mnistq.quantizers import (
+    QTensor,
+    calc_scale_zero_point,
+    dequantize_tensor,
+    snr_db,
+)
 from mnistq.weights import quantize_weight
 
 LIMIT = 9  # dB: a step that errs by more than a third of its signal breaks the network
@@ -33,11 +39,10 @@ class Diagnosis:
     signal-to-noise ratio against float in dB (snr) and of the error that its own step
     makes (own), the codes in use, the share that is clipped, and of the error x_hat - x
     its mean (in deviations of x), its slope (x_hat = slope * x + ..., 1 is none) and
-    its scatter (in deviations of x). place: the name of the first tensor that breaks,
-    or None. remedy: "range", "bits", "per channel", "bias", "weights", "ReLU",
-    "arithmetic", None, or "ranges again", and then place is the first whose range is to
-    be measured again. text: that in a sentence. points: x and x_hat at the place, or at
-    the end.
+    its scatter (in deviations of x). place: the name of the first tensor to mend, or
+    None. remedy: "range", "bits", "ranges again", "per channel", "bias", "weights",
+    "ReLU", "requantize", "arithmetic" or None. text: that in a sentence. points: x and
+    x_hat at the place, or at the end.
     """
 
     rows: tuple
@@ -58,9 +63,11 @@ class Diagnosis:
         left.plot(numbers, own, "k_", markersize=12, markeredgewidth=2)
         left.axhline(LIMIT, color="k", linestyle=":")
         left.set_xticks(numbers, names, rotation=30, ha="right")
-        left.set(ylabel="SNR (dB); dash: its own step", ylim=(min(0, *ratios), 60))
+        top = max(2 * LIMIT, *ratios, *own) * 1.1
+        left.set(ylabel="SNR (dB); dash: its own step", ylim=(min(0, *ratios), top))
         shown = self.place or names[-1]
-        left.set_title(f"It breaks at {shown}" if self.place else "Nothing breaks")
+        title = f"The first to mend: {shown}" if self.place else "Nothing breaks"
+        left.set_title(title)
         x, x_hat = self.points
         right.plot(x, x_hat, ".", markersize=3, color=ACCENT if self.place else "k")
         ends = [float(x.min()), float(x.max())]
@@ -101,6 +108,12 @@ def diagnose(net, qnet, images):
         text = f"Nothing breaks: no tensor falls below {LIMIT} dB."
         return Diagnosis(rows, None, None, text, _points(exact, hats, places[-1]))
     remedy, text = place_remedy(places[broken], rows[broken])
+    if not alone(rows[broken], places[broken]):
+        together = next(row.name for row in rows if row.snr < LIMIT)
+        text = (
+            f"No step alone falls below {LIMIT} dB, but their errors together do at "
+            f"{together}. Up to there {rows[broken].name} errs most. {text}"
+        )
     if remedy in ("bits", "range"):
         last = len(rows) if remedy == "bits" else broken + 1
         numbers = range(broken, last)
@@ -158,12 +171,17 @@ def first_broken(rows, places):
     If none does alone and many together do, it is the worst one up to where they do.
     """
     for number, (row, place) in enumerate(zip(rows, places, strict=True)):
-        if row.own < LIMIT or computes_else(place):
+        if alone(row, place):
             return number
     for number, row in enumerate(rows):
         if row.snr < LIMIT:
             return min(range(number + 1), key=lambda n: rows[n].own)
     return None
+
+
+def alone(row, place):
+    """Return whether a step breaks by what it errs itself."""
+    return row.own < LIMIT or computes_else(place)
 
 
 def computes_else(place):
@@ -205,14 +223,11 @@ def place_remedy(place, row):
             "widen it."
         )
     if cause == "rounding":
-        used = int(place.codes.max()) - int(place.codes.min()) + 1
-        if used < 2**place.bits / 3:
-            return "range", (
-                f"{name} uses {used} of {2**place.bits} codes: narrow ranges[{name!r}]."
-            )
+        used = f"{name} uses {len(place.codes.unique())} of {2**place.bits} codes"
+        if _narrower_is_better(place):
+            return "range", f"{used}: narrow ranges[{name!r}]."
         return "bits", (
-            f"{name} uses all of its codes, and they are too few: give it more than "
-            f"{place.bits} bits."
+            f"{used}, and more are needed: give it more than {place.bits} bits."
         )
     if cause == "weights":
         return _weight_remedy(place, maker)
@@ -221,11 +236,36 @@ def place_remedy(place, row):
             f"The bias of {maker} moves {name} by more than rounding does: its codes "
             "are not round(bias / (in_scale * weight_scale))."
         )
+    if _rounds_twice(place):
+        return "requantize", (
+            f"The fixed arithmetic of {maker} rounds twice, the first time to "
+            f"1/{2 ** int(place.step.shift.min())} of a code, which {2**place.bits} "
+            'codes feel: try requantize="float".'
+        )
     below = float(place.made.min()) < 0 and place.part.relu
     return "ReLU" if below else "arithmetic", (
         f"{maker} computes something else than the float network"
         + (", whose ReLU lets nothing below 0 pass: its codes do." if below else ".")
     )
+
+
+def _narrower_is_better(place):
+    """Return whether the range of least squared error has half the error, or less."""
+    own = calc_scale_zero_point(*range_mse(place.wanted, place.bits), place.bits)
+    now, then = (
+        energy(sum(grid_errors(place.wanted, *grid, 0, 2**place.bits - 1).values()))
+        for grid in (place.grid, own)
+    )
+    return own[0] < place.grid[0] and then < now / 2
+
+
+def _rounds_twice(place):
+    """Return whether some codes are off by one, after a coarse first rounding."""
+    shift = getattr(place.step, "shift", None)
+    if shift is None or not 0 < int(shift.min()) <= 4:
+        return False
+    steps = place.errors["arithmetic"].abs() / place.grid[0]
+    return float(steps.max()) < 1.5 and float((steps > 0.5).float().mean()) < 0.5
 
 
 def _weight_remedy(place, name):
@@ -244,6 +284,11 @@ def _weight_remedy(place, name):
         return "weights", (
             f"The weights of {name} differ from the float network's by more than "
             f"rounding to {step.weight_bits} bits does: are they another network's?"
+        )
+    if step.weight_bits == 8:
+        return "weights", (
+            f"The weights of {name} are rounded too coarsely with 8 bits, the most "
+            "there are: some are far larger than the others of their channel."
         )
     return "bits", (
         f"The weights of {name} are rounded too coarsely: give them more than "

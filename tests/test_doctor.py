@@ -164,6 +164,63 @@ def test_a_rounded_net_has_the_integers_weights_and_is_another_network(clipped):
         assert torch.equal(value, before[name])
 
 
+def test_a_narrower_range_is_named_before_more_bits(case, calibration_images):
+    net, _, images = case
+    bits = dict.fromkeys(PLACES, 8) | {"conv1": 3}
+    right = mq.calibrate(net, calibration_images, "mse", bits)
+    wide = right | {"conv1": tuple(3 * end for end in right["conv1"])}
+    found = mq.diagnose(net, mq.quantize_net(net, wide, 8, bits), images)
+    assert (found.place, found.remedy) == ("conv1", "range")
+    assert found.text == "conv1 uses 3 of 8 codes: narrow ranges['conv1']."
+    assert mq.diagnose(net, mq.quantize_net(net, right, 8, bits), images).place is None
+
+
+def test_a_first_rounding_that_is_coarse():
+    """4 * 0.3415 = 1.366 leaves as 2: 2.73 is 3, and a half of it is rounded to 2."""
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 1, 1), torch.nn.Flatten(), torch.nn.Linear(16, 2)
+    )
+    with torch.no_grad():
+        net[0].weight.fill_(1)
+        net[0].bias.fill_(0)
+    images = 4.0 * (torch.arange(160).reshape(10, 1, 4, 4) % 3 == 0)
+    with torch.no_grad():
+        high = float(net(images).abs().max()) * 2
+    ranges = {"0": (0, 7), "2": (0, 7 / 0.3415), "output": (-high, high)}
+    bits = {"0": 3, "2": 3, "output": 8}
+    for requantize, remedy in (("fixed", "requantize"), ("float", None)):
+        options = {"requantize": requantize, "in_shape": (1, 4, 4)}
+        qnet = mq.quantize_net(net, ranges, {"0": 2, "2": 8}, bits, **options)
+        found = mq.diagnose(net, qnet, images)
+        assert found.remedy == remedy
+        assert remedy is None or found.place == "2"
+        assert remedy is None or "the first time to 1/2 of a code" in found.text
+
+
+def test_8_bits_that_are_too_few_for_weights(case):
+    net, ranges, images = case
+    net = copy.deepcopy(net)
+    with torch.no_grad():  # in each row, a weight that reads what is always 0
+        zero = (mq.activations(net, images)["fc1"].flatten(1) == 0).all(0)
+        net.fc1.weight[:, zero.nonzero()[0]] = 30
+    found = mq.diagnose(net, mq.quantize_net(net, ranges), images)
+    assert (found.place, found.remedy) == ("fc2", "weights")
+    assert "far larger than the others of their channel" in found.text
+
+
+def test_what_no_step_breaks_alone_is_said_to_be_so(case, calibration_images):
+    net, _, images = case
+    ranges = mq.calibrate(net, calibration_images, "minmax", 3)
+    found = mq.diagnose(net, mq.quantize_net(net, ranges, 3, 3), images)
+    own, together = (
+        [row.name for row in found.rows if getattr(row, ratio) < 9]
+        for ratio in ("own", "snr")
+    )
+    assert not own and together
+    assert found.text.startswith("No step alone falls below 9 dB, but their errors")
+    assert f"at {together[0]}. Up to there {found.place} errs most." in found.text
+
+
 def test_weights_of_another_network(case):
     net, ranges, images = case
     other = mq.Net()
@@ -200,7 +257,7 @@ def test_the_rows_measure_what_they_say(case):
 
 def test_it_draws(case):
     net, ranges, images = case
-    for bits, title in ((8, "Nothing breaks"), (1, "It breaks at conv1")):
+    for bits, title in ((8, "Nothing breaks"), (1, "The first to mend: conv1")):
         figure = Figure()
         found = mq.diagnose(net, mq.quantize_net(net, ranges, bits, bits), images)
         found.draw(figure)

@@ -47,16 +47,36 @@ def my_pooled(answer):
             case([[1.0, 2.0, 3.0]], [-0.1]),
             "The smallest of all, even for a small gamma.",
         ),
+        (case([[1.0, 7.0], [5.0, -2.0]], [-2.0, 3.0]), "All of it together."),
+    ]
+
+    def chosen(folded, gamma, axis=1, **options):
+        low, high = (f(folded, axis, **options) for f in (torch.amin, torch.amax))
+        shape = [len(gamma), *[1] * (low.dim() - 1)]
+        return torch.where(gamma.reshape(shape) < 0, low, high)
+
+    def place(folded, gamma):
+        return torch.where(gamma < 0, folded.argmin(1), folded.argmax(1))
+
+    again = "folded is gamma * x + beta already: give its number as it is."
+    mistakes = [
+        (place, "Give the number, not the place where it stands."),
         (
-            case([[1.0, 7.0, 3.0], [5.0, -2.0, 5.0]], [-2.0, 3.0]),
-            "All of it together.",
+            lambda folded, gamma: chosen(folded, gamma, keepdim=True),
+            "The right numbers in another shape: give [channels], not [channels, 1].",
         ),
+        (
+            lambda folded, gamma: chosen(folded, gamma, axis=0),
+            "A window is a row: look for the largest along the second axis.",
+        ),
+        (lambda folded, gamma: chosen(folded, gamma) * gamma, again),
+        (lambda folded, gamma: chosen(folded, gamma) / gamma, again),
     ]
     praise = (
         "A batch norm behind the pooling cannot simply be folded into the layer "
         "before it: where gamma is negative, the pooling would take another pixel."
     )
-    judge(answer, reference, cases, praise)
+    judge(answer, reference, cases, praise, mistakes)
 
 
 def my_add(answer):
@@ -85,7 +105,7 @@ def my_add(answer):
         (case([10], one, [20], one, (1.0, 7)), "The sum has a zero point to add."),
         (
             case([200], one, [100], one, (2.0, 0)),
-            "Two codes of uint8 leave uint8 when they are added: widen them first.",
+            "A code above 127 is like any other: uint8 ends at 255.",
         ),
         (case([12], one, [19], one, (4.0, 0)), "Round to the nearest, do not cut off."),
         (
@@ -102,11 +122,40 @@ def my_add(answer):
             "All of it together.",
         ),
     ]
+
+    def narrow(qa, grid_a, qb, grid_b, grid_out):
+        (sa, za), (sb, zb), (s, z) = grid_a, grid_b, grid_out
+        q = torch.round((sa * (qa - za) + sb * (qb - zb)) / s) + z
+        return q.clamp(0, 255).to(torch.uint8)
+
+    def exchanged(a_from, b_from):
+        """An answer that takes (scale, zero point) of a and b from those numbers."""
+
+        def wrong(qa, grid_a, qb, grid_b, grid_out):
+            grids = grid_a, grid_b
+            a, b = (
+                (grids[scale][0], grids[zero][1]) for scale, zero in (a_from, b_from)
+            )
+            return reference(qa, a, qb, b, grid_out)
+
+        return wrong
+
+    mistakes = [
+        (
+            narrow,
+            "uint8 minus the zero point wraps around, 3 - 9 is 250: widen codes first.",
+        ),
+        (exchanged((0, 0), (0, 1)), "b has a scale of its own."),
+        (exchanged((1, 0), (1, 1)), "a has a scale of its own."),
+        (exchanged((0, 0), (1, 0)), "b has a zero point of its own."),
+        (exchanged((0, 1), (1, 1)), "a has a zero point of its own."),
+        (exchanged((0, 0), (0, 0)), "b has a grid of its own."),
+    ]
     praise = (
         "That is a residual addition in real numbers; an engine takes two integer "
         "multipliers in place of the two quotients of scales."
     )
-    judge(answer, reference, cases, praise)
+    judge(answer, reference, cases, praise, mistakes)
 
 
 def my_culprit(answer):
@@ -116,11 +165,11 @@ def my_culprit(answer):
         return next((n for n, ratio in own.items() if not ratio >= limit), None)
 
     cases = [
-        (({"conv1": 3.0}, 9), "Its ratio is below the limit: give its name."),
         (
             ({"conv1": 30.0, "fc1": 3.0}, 9),
-            "The first one that is below, not the first.",
+            "Give the name of the first tensor that is below the limit.",
         ),
+        (({"conv1": 3.0}, 9), "The very first may be below the limit: give its name."),
         (
             ({"conv1": 30.0, "fc1": 3.0, "fc2": 30.0}, 9),
             "What comes later may be sound again.",
@@ -139,7 +188,7 @@ def my_culprit(answer):
         (({"conv1": 30.0, "fc1": 12.0}, 9), "Nothing breaks: None."),
     ]
     praise = (
-        "The doctor does this, and then asks which part of that step's error is the "
-        "largest."
+        "The doctor does this first. If no step is below the limit by itself, it takes "
+        "the worst one up to where the errors of all of them together are."
     )
     judge(answer, reference, cases, praise)

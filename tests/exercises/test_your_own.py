@@ -17,6 +17,23 @@ WRONG = {
             "folded.amax(1), folded.amin(1)",
             "the largest",
         ),
+        (
+            "folded.amin(1), folded.amax(1)",
+            "folded.argmin(1), folded.argmax(1)",
+            "not the place",
+        ),
+        (
+            "gamma < 0, folded.amin(1), folded.amax(1)",
+            "gamma[:, None] < 0, folded.amin(1, True), folded.amax(1, True)",
+            "in another shape",
+        ),
+        (
+            "folded.amin(1), folded.amax(1)",
+            "folded.amin(0), folded.amax(0)",
+            "along the second axis",
+        ),
+        ("folded.amax(1))", "folded.amax(1)) * gamma", "already"),
+        ("folded.amax(1))", "folded.amax(1)) / gamma", "already"),
     ],
     "my_add": [
         ("a = sa * (qa.int() - za)", "a = qa.int() - za", "a has a scale"),
@@ -33,11 +50,23 @@ WRONG = {
         ),
         ("q.clamp(0, 255)", "q.clamp(min=0).int()", "becomes 255"),
         ("q.clamp(0, 255)", "q.clamp(max=255).int()", "becomes 0"),
+        ("q.clamp(0, 255).to(torch.uint8)", "q.clamp(-128, 127)", "above 127 is like"),
+        (
+            "a = sa * (qa.int() - za)\n    b = sb * (qb.int() - zb)",
+            "a = sa * (qa - za)\n    b = sb * (qb - zb)",
+            "wraps around",
+        ),
+        ("b = sb *", "b = sa *", "b has a scale"),
+        ("a = sa *", "a = sb *", "a has a scale"),
+        ("qb.int() - zb", "qb.int() - za", "b has a zero point of"),
+        ("qa.int() - za", "qa.int() - zb", "a has a zero point of"),
+        ("sb * (qb.int() - zb)", "sa * (qb.int() - za)", "b has a grid"),
     ],
     "my_culprit": [
-        ("return name", "return ratio", "give its name"),
-        ("return name", "return list(own).index(name)", "give its name"),
-        ("ratio < limit", "True", "not the first"),
+        ("return name", "return ratio", "Give the name"),
+        ("return name", "return list(own).index(name)", "Give the name"),
+        ("ratio < limit", "True", "first tensor that is below"),
+        ("ratio < limit", "ratio > limit", "first tensor that is below"),
         ("in own.items()", "in reversed(own.items())", "not the worst"),
         ("in own.items()", "in sorted(own.items())", "not of the names"),
         (
@@ -49,6 +78,7 @@ WRONG = {
         ("ratio < limit", "abs(ratio) < limit", "below 0 dB"),
         ("ratio < limit", "ratio < 9", "limit that is given"),
         ("return None", "return name", "Nothing breaks"),
+        ("ratio < limit", "ratio < limit < max(own.values())", "The very first may"),
         ("return None", 'return ""', "Nothing breaks"),
     ],
 }
