@@ -107,6 +107,7 @@ def test_pooling_rounds_ties_in_two_other_ways(zero):
     sums = np.arange(len(x))
     for engine in mq.ENGINES[2:]:
         found = mq.run_operator(engine, "pool", [wide], grids)
+        assert found.shape == (len(x), 1, 1, 2)
         assert torch.equal(found[..., 0], found[..., 1])
         found = numbers(found[..., 0])
         if engine == RUNTIME:  # to even, the zero point being added
