@@ -206,7 +206,9 @@ def use(page, control, way):
             last = control.input_value() == control.get_attribute("max")
             control.press("ArrowLeft" if last else "ArrowRight")
         else:
-            control.press("Space" if kind == "checkbox" else "ArrowUp")
+            first = control.evaluate("e => e.selectedIndex == 0")
+            choice = "ArrowDown" if first else "ArrowUp"
+            control.press("Space" if kind == "checkbox" else choice)
         return
     control.scroll_into_view_if_needed()
     box = control.bounding_box()
@@ -231,6 +233,9 @@ def test_every_control_moves_the_text_or_the_picture(pages, name, way):
     page.close()
 
 
+@pytest.mark.skipif(
+    bool(WHOLE), reason="There all settings of this panel are recorded."
+)
 def test_a_slider_says_where_it_stands_and_one_moved_alone_puts_others_back(pages):
     page = pages(NAMES[1])
     panel = page.locator("figure.panel").first
