@@ -94,6 +94,18 @@ def test_flags_reach_the_compiler_and_a_warning_is_an_error(tmp_path):
         mq.load_c([source])
 
 
+def test_the_stack_takes_less_than_200_bytes(tmp_path):
+    qnet = mq.QuantizedNet.load(mq.LOW_BITS / "w1a1_long.mnistq")
+    mq.export_c(qnet, tmp_path)
+    chip = mq.Microcontroller(tmp_path)
+    end, unused = chip.end_of_ram, b"\xaa" * 4096
+    chip.chip.mem_write(end - len(unused), unused)
+    chip.run(bytes(qnet.codes(mq.mnist(train=False)[0][:1])["conv1"].flatten()))
+    left = bytes(chip.chip.mem_read(end - len(unused), len(unused)))
+    used = len(left) - next(i for i, byte in enumerate(left) if byte != 0xAA)
+    assert 100 < used < 200
+
+
 def test_where_there_is_no_compiler_it_is_said(monkeypatch, tmp_path):
     monkeypatch.setattr(chips.shutil, "which", lambda name: None)
     monkeypatch.setattr(chips.importlib.util, "find_spec", lambda name: None)
