@@ -40,8 +40,11 @@ def digit_stages(source):
     source: the path of a picture (PNG, JPEG, ...), a PIL image, or an array or tensor,
     [H, W], [H, W, channels], [channels, H, W] or flat and square, of bytes, of 0 to 1,
     of 0 to 255, or normalised as mnist's. Grey, RGB or RGBA, dark ink on bright paper
-    or the reverse. Raises ValueError for what is no picture, and where no digit is
-    found. Taught in notebook 11.
+    or the reverse; of an animation, the first picture. The paper may be ruled if its
+    lines are much fainter than the pen. Digits must not touch each other. What looks
+    like a digit is one: letters and drawings give wrong digits, not an error. Raises
+    ValueError for what is no picture, and where no digit is found. Taught in notebook
+    11.
     """
     picture = dark_on_bright(grey_picture(source))
     smooth = ndimage.gaussian_filter(picture, max(picture.shape) / 300)
@@ -92,7 +95,7 @@ def image_of(values):
     if torch.is_tensor(values):
         values = values.detach().cpu().numpy()
     try:
-        x = np.asarray(values, float).squeeze()
+        x = np.asarray(values, np.float32).squeeze()
     except (TypeError, ValueError) as error:
         raise ValueError(f"a {type(values).__name__} is no picture: {error}") from error
     if x.ndim == 1 and math.isqrt(x.size) ** 2 == x.size:
