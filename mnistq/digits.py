@@ -95,9 +95,12 @@ def image_of(values):
     if torch.is_tensor(values):
         values = values.detach().cpu().numpy()
     try:
-        x = np.asarray(values, np.float32).squeeze()
+        x = np.asarray(values, np.float32)
     except (TypeError, ValueError) as error:
         raise ValueError(f"a {type(values).__name__} is no picture: {error}") from error
+    if x.ndim == 4 and len(x) > 1:
+        raise ValueError(f"an array of shape {x.shape} is {len(x)} pictures: give one.")
+    x = x.squeeze()
     if x.ndim == 1 and math.isqrt(x.size) ** 2 == x.size:
         x = x.reshape(math.isqrt(x.size), -1)
     if x.ndim == 3 and x.shape[0] <= 4 < x.shape[2]:

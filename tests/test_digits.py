@@ -273,6 +273,7 @@ for x in range(40, 260):
         (WAVES, "nothing that could be a digit"),
         (np.zeros((20, 30, 5)), r"shape \(20, 30, 5\) is no picture"),
         (np.zeros(783), r"shape \(783,\) is no picture"),
+        (np.zeros((3, 1, 28, 28)), "is 3 pictures: give one"),
         (np.zeros((0, 28)), r"shape \(0, 28\) is no picture"),
         (np.full((28, 28), np.nan), "neither 0 to 1"),
         (np.arange(784.0).reshape(28, 28) - 300, "neither 0 to 1"),
