@@ -1,24 +1,32 @@
 """An .onnx file of codes, read into an integer network. Used in notebook 09."""
 
+from collections import Counter
 from math import prod
 
 import numpy as np
+import torch
 
+from mnistq.branches import quantized_concat
 from mnistq.draft import Draft
 from mnistq.files import read_whole
+from mnistq.onnx_qdq import Pairs
 
 
 def read_onnx(path):
-    """Return the QuantizedNet (requantize="float") of an .onnx file of uint8 codes.
+    """Return the QuantizedNet (requantize="float") of an .onnx file of int8 codes.
 
-    One that export_onnx wrote, or quantize_static of onnxruntime.quantization in the
-    format QOperator with activation_type QUInt8. Tensors keep the file's names; images
-    get 8 bits, since a file of codes does not say how many there were. ONNX Runtime
-    gives the same codes, but for uint8 by int8 on x86 without VNNI, which saturates.
-    Nothing in the file is executed, and no other file is read. Needs onnx.
-    Raises ValueError for a file that is missing, truncated or no such network, and for
-    an operator that no step here computes (additions among them), by its name and that
-    of the tensor it makes.
+    One that export_onnx wrote, or quantize_static of onnxruntime.quantization, in the
+    format QDQ or QOperator, with activations of QInt8 or QUInt8 and symmetric weights.
+    Tensors keep the file's names, codes of int8 being uint8 here, code + 128; images
+    get 8 bits, since a file of codes does not say how many there were. Nothing in the
+    file is executed, and no other file is read. Needs onnx.
+    ONNX Runtime gives the same codes in its default session, which puts operators on
+    codes for those of floats between pairs of QuantizeLinear and DequantizeLinear; not
+    with its optimizations switched off, and not on x86 without VNNI, where its products
+    of uint8 and int8 saturate.
+    Raises ValueError for a file that is missing, truncated or no such network, for an
+    operator that no step here computes (additions among them) and for one that stays in
+    floats, by its name and that of the tensor it makes.
     """
     return read_whole(_network, path, "write it with export_onnx or quantize_static")
 
@@ -31,23 +39,39 @@ def _network(content):
     inputs = [port for port in graph.input if port.name not in constants]
     if len(inputs) != 1 or not graph.output or not graph.node:
         raise ValueError("it is no ONNX network of one input.")
-    reads = [x for node in graph.node for x in node.input]
-    draft = Draft("float", reads + [port.name for port in graph.output])
-    _start(draft, inputs[0], graph, constants)
+    outputs = [port.name for port in graph.output]
+    pairs = Pairs(graph.node, constants, _reads(graph.node, outputs))
+    _each(graph.node, pairs.take)
+    nodes = pairs.finish(outputs)
+    draft = Draft("float", _reads(nodes, outputs))
+    _start(draft, inputs[0], nodes, constants)
     ends = {}  # {float tensor: its codes}
-    for node in graph.node:
-        y = ", ".join(node.output)
+    _each(nodes, lambda node: _add(draft, node, constants, ends))
+    return draft.network(ends.get(outputs[-1], outputs[-1]))
+
+
+def _reads(nodes, outputs):
+    """Return how often each tensor is read, the file's outputs being read as well."""
+    return Counter([x for node in nodes for x in node.input] + outputs)
+
+
+def _each(nodes, take):
+    """Take one node after the other; what is wrong with one names it."""
+    for node in nodes:
         try:
-            if node.domain not in ("", "ai.onnx", "com.microsoft"):
-                raise ValueError(f"its domain is {node.domain}.")
-            if node.op_type not in ONNX_NODES:
-                known = ", ".join(ONNX_NODES)
-                raise ValueError(f"no step here computes it. Known are {known}.")
-            ONNX_NODES[node.op_type](draft, node, constants, ends)
+            take(node)
         except Exception as error:  # a number or a constant that is not there
+            y = ", ".join(node.output)
             raise ValueError(f"{node.op_type}, which makes {y}: {error}") from error
-    last = graph.output[-1].name
-    return draft.network(ends.get(last, last))
+
+
+def _add(draft, node, constants, ends):
+    if node.domain not in ("", "ai.onnx", "com.microsoft"):
+        raise ValueError(f"its domain is {node.domain}.")
+    if node.op_type not in ONNX_NODES:
+        known = ", ".join(ONNX_NODES)
+        raise ValueError(f"no step here computes it. Known are {known}.")
+    ONNX_NODES[node.op_type](draft, node, constants, ends)
 
 
 def _constant(tensor):
@@ -58,37 +82,48 @@ def _constant(tensor):
     return numpy_helper.to_array(tensor)
 
 
-def _start(draft, port, graph, constants):
+def _start(draft, port, nodes, constants):
     """Let the network read the codes of the port, or those that its images become."""
     from onnx import TensorProto
 
     name = x = port.name
     kind = port.type.tensor_type.elem_type
-    for node in graph.node:
+    for node in nodes:
         if x in node.input:
             if kind == TensorProto.FLOAT or node.op_type not in ("MaxPool", "Flatten"):
                 break
             (x,) = node.output
     else:
         raise ValueError(f"nothing computes with {x}.")
+    codes = {TensorProto.UINT8: "uint8", TensorProto.INT8: "int8"}.get(kind)
     if kind == TensorProto.FLOAT and node.op_type == "QuantizeLinear":
         name = node.output[0]
-    elif kind != TensorProto.UINT8 or node.op_type not in ("QLinearConv", "QGemm"):
+    elif node.op_type not in ("QLinearConv", "QGemm") or codes is None:
         kind = TensorProto.DataType.Name(kind)
         raise ValueError(
             f"{name} is {kind} and enters {node.op_type}: only codes are read, as "
-            "export_onnx and quantize_static (QOperator, QUInt8) write them."
+            "export_onnx and quantize_static write them."
         )
+    elif constants[node.input[2]].dtype != codes:
+        raise ValueError(f"{name} is {codes}, and {node.input[2]} is not.")
     shape = [d.dim_value for d in port.type.tensor_type.shape.dim][1:]
     draft.start(name, _grid(*node.input[1:3], constants), shape)
 
 
 def _grid(scale, zero_point, constants):
-    """Return (scale, zero_point) of two names of constants."""
+    """Return (scale, zero_point) of two names of constants; of codes + 128 of int8."""
     scale, zero = constants[scale], constants[zero_point]
-    if scale.size != 1 or zero.size != 1 or zero.dtype != np.uint8:
-        raise ValueError(f"{zero_point} is {zero.dtype} {zero.shape}: one uint8.")
-    return float(scale.reshape(())), int(zero.reshape(()))
+    if scale.size != 1:
+        raise ValueError(f"{zero_point} belongs to {scale.size} scales: one is read.")
+    return float(scale.reshape(())), _code(zero, zero_point)
+
+
+def _code(constant, name):
+    """Return a constant, one code, as uint8 has it."""
+    if constant.size != 1 or constant.dtype not in (np.uint8, np.int8):
+        kind = f"{constant.dtype} {constant.shape}"
+        raise ValueError(f"{name} is {kind}: one number of uint8 or int8 is read.")
+    return int(constant.reshape(())) + (128 if constant.dtype == np.int8 else 0)
 
 
 def _settings(node, only, **plain):
@@ -136,7 +171,7 @@ def _conv(draft, node, constants, ends):
 
 def _gemm(draft, node, constants, ends):
     x, x_scale, x_zero, w, w_scale, w_zero, bias, *grid = node.input
-    settings = _settings(node, {"alpha": 1.0, "transA": 0}, transB=0)
+    settings = _settings(node, {"alpha": 1.0, "beta": 1.0, "transA": 0}, transB=0)
     draft.check_read(x, _grid(x_scale, x_zero, constants))
     weight = constants[w] if settings["transB"] else constants[w].T
     draft.add_layer(
@@ -151,7 +186,7 @@ def _gemm(draft, node, constants, ends):
 
 def _clip(draft, node, constants, ends):
     x, *limits = node.input
-    low, high = (int(constants[limit]) for limit in limits)
+    low, high = (_code(constants[limit], limit) for limit in limits)
     draft.clamp(x, node.output[0], low, high)
 
 
@@ -176,11 +211,38 @@ def _reshape(draft, node, constants, ends):
     draft.flatten(x, node.output[0])
 
 
+def _concat(draft, node, constants, ends):
+    """Join tensors; the codes of each are those of ONNX Runtime, as all 256 show."""
+    _settings(node, {"axis": 1})
+    scale, zero, *inputs = node.input
+    names, grid = inputs[::3], _grid(scale, zero, constants)
+    for x, *names_of_grid in zip(names, inputs[1::3], inputs[2::3], strict=True):
+        draft.check_read(x, _grid(*names_of_grid, constants))
+    draft.add_rescaled(quantized_concat, names, node.output[0], grid)
+    check_tables(draft.steps[-1])
+
+
+def check_tables(step):
+    """Raise ValueError unless ONNX Runtime brings all codes to a grid as a step does.
+
+    There q becomes round((q - zero) * scale / out_scale), two roundings in float32,
+    where QuantizedConcat multiplies by scale / out_scale.
+    """
+    q, out = torch.arange(256), torch.tensor(step.out_scale)
+    floats = [(q - zero).float() * torch.tensor(scale) for scale, zero in step.in_grids]
+    theirs = [(x / out).round() + step.out_zero_point for x in floats]
+    theirs = torch.cat(theirs).clamp(step.low, step.high)
+    ours = step(*[(q - 128).to(torch.int8)] * len(step.inputs)).long() + 128
+    if not torch.equal(ours, theirs.long()):
+        raise ValueError(
+            f"{int((ours != theirs).sum())} codes become others than in ONNX Runtime, "
+            f"which divides by {step.out_scale:.6g} where a step here multiplies."
+        )
+
+
 def _dequantize(draft, node, constants, ends):
     """End with logits in floats; whatever computes on with them is refused."""
     x, *grid = node.input
-    if x in constants:
-        raise ValueError("this is the format QDQ. Let quantize_static write QOperator.")
     draft.check_read(x, _grid(*grid, constants))
     ends[node.output[0]] = x
 
@@ -193,5 +255,6 @@ ONNX_NODES = {
     "MaxPool": _max_pool,
     "Flatten": _flatten,
     "Reshape": _reshape,
+    "QLinearConcat": _concat,
     "DequantizeLinear": _dequantize,
 }
