@@ -152,9 +152,7 @@ def _conv(draft, node, constants, ends):
     x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero, *bias = node.input
     only = _PLAIN | {"kernel_shape": list(constants[w].shape[2:])}
     settings = _settings(node, only, strides=[1, 1], pads=[0] * 4, group=1)
-    pads = settings["pads"]
-    if pads[:2] != pads[2:]:
-        raise ValueError(f"its pads are {pads}: both sides alike are read.")
+    top, left, bottom, right = settings["pads"]
     draft.check_read(x, _grid(x_scale, x_zero, constants))
     draft.add_layer(
         w,
@@ -164,7 +162,7 @@ def _conv(draft, node, constants, ends):
         constants[bias[0]] if bias else None,
         _grid(y_scale, y_zero, constants),
         stride=tuple(settings["strides"]),
-        padding=tuple(pads[:2]),
+        sides=((top, bottom), (left, right)),
         groups=settings["group"],
     )
 
