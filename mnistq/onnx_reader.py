@@ -1,15 +1,16 @@
 """An .onnx file of codes, read into an integer network. Used in notebook 09."""
 
 from collections import Counter
+from functools import partial
 from math import prod
 
 import numpy as np
-import torch
 
-from mnistq.branches import quantized_concat
+from mnistq.branches import quantized_add, quantized_average, quantized_concat
 from mnistq.draft import Draft
 from mnistq.files import read_whole
 from mnistq.onnx_qdq import Pairs
+from mnistq.onnx_rounding import check_add, check_concat, check_mean, check_windows
 
 
 def read_onnx(path):
@@ -21,12 +22,14 @@ def read_onnx(path):
     get 8 bits, since a file of codes does not say how many there were. Nothing in the
     file is executed, and no other file is read. Needs onnx.
     ONNX Runtime gives the same codes in its default session, which puts operators on
-    codes for those of floats between pairs of QuantizeLinear and DequantizeLinear; not
-    with its optimizations switched off, and not on x86 without VNNI, where its products
-    of uint8 and int8 saturate.
+    codes in the places of those on floats between QuantizeLinear and DequantizeLinear;
+    not with its optimizations switched off, and not on x86 without VNNI, where its
+    products of uint8 and int8 saturate. Additions, concatenations and averages round
+    otherwise there at some scales: a file is read if none of the codes that can occur
+    differs (of additions on x86 with FMA), and refused else.
     Raises ValueError for a file that is missing, truncated or no such network, for an
-    operator that no step here computes (additions among them) and for one that stays in
-    floats, by its name and that of the tensor it makes.
+    operator that no step here computes or that stays in floats, and where one rounds
+    otherwise, by its name and that of the tensor it makes.
     """
     return read_whole(_network, path, "write it with export_onnx or quantize_static")
 
@@ -210,32 +213,50 @@ def _reshape(draft, node, constants, ends):
 
 
 def _concat(draft, node, constants, ends):
-    """Join tensors; the codes of each are those of ONNX Runtime, as all 256 show."""
     _settings(node, {"axis": 1})
-    scale, zero, *inputs = node.input
-    names, grid = inputs[::3], _grid(scale, zero, constants)
-    for x, *names_of_grid in zip(names, inputs[1::3], inputs[2::3], strict=True):
-        draft.check_read(x, _grid(*names_of_grid, constants))
-    draft.add_rescaled(quantized_concat, names, node.output[0], grid)
-    check_tables(draft.steps[-1])
+    grid, inputs = node.input[:2], node.input[2:]
+    step = _rescale(draft, quantized_concat, inputs, node, grid, constants)
+    check_concat(step)
 
 
-def check_tables(step):
-    """Raise ValueError unless ONNX Runtime brings all codes to a grid as a step does.
+def _sum(draft, node, constants, ends):
+    _settings(node, {})
+    inputs, grid = node.input[:6], node.input[6:]
+    step = _rescale(draft, quantized_add, inputs, node, grid, constants)
+    check_add(step, signed=constants[grid[1]].dtype == np.int8)
 
-    There q becomes round((q - zero) * scale / out_scale), two roundings in float32,
-    where QuantizedConcat multiplies by scale / out_scale.
-    """
-    q, out = torch.arange(256), torch.tensor(step.out_scale)
-    floats = [(q - zero).float() * torch.tensor(scale) for scale, zero in step.in_grids]
-    theirs = [(x / out).round() + step.out_zero_point for x in floats]
-    theirs = torch.cat(theirs).clamp(step.low, step.high)
-    ours = step(*[(q - 128).to(torch.int8)] * len(step.inputs)).long() + 128
-    if not torch.equal(ours, theirs.long()):
-        raise ValueError(
-            f"{int((ours != theirs).sum())} codes become others than in ONNX Runtime, "
-            f"which divides by {step.out_scale:.6g} where a step here multiplies."
-        )
+
+def _average(draft, node, constants, ends):
+    only = _PLAIN | {"pads": [0] * 4, "ceil_mode": 0, "channels_last": 0}
+    more = {"kernel_shape": None, "strides": [1, 1], "count_include_pad": 0}
+    settings = _settings(node, only, **more)
+    window = tuple(settings["kernel_shape"]), tuple(settings["strides"])
+    _add_average(draft, node, constants, window)
+
+
+def _global_average(draft, node, constants, ends):
+    _settings(node, {"channels_last": 0})
+    draft.known(node.input[0])
+    _add_average(draft, node, constants, (draft.shapes[node.input[0]][1:],) * 2)
+
+
+def _add_average(draft, node, constants, window):
+    inputs, grid = node.input[:3], node.input[3:]
+    if min(*window[0], *window[1]) < 1:
+        raise ValueError(f"its kernel and stride are {window}.")
+    make = partial(quantized_average, window=window)
+    step = _rescale(draft, make, inputs, node, grid, constants)
+    whole = window[0] == tuple(draft.shapes[inputs[0]][1:])
+    (check_mean if whole else check_windows)(step)
+
+
+def _rescale(draft, make, inputs, node, grid, constants):
+    """Add what make makes of (tensor, scale, zero point) of each input; return it."""
+    names = inputs[::3]
+    for x, *own in zip(names, inputs[1::3], inputs[2::3], strict=True):
+        draft.check_read(x, _grid(*own, constants))
+    draft.add_rescaled(make, names, node.output[0], _grid(*grid, constants))
+    return draft.steps[-1]
 
 
 def _dequantize(draft, node, constants, ends):
@@ -254,5 +275,8 @@ ONNX_NODES = {
     "Flatten": _flatten,
     "Reshape": _reshape,
     "QLinearConcat": _concat,
+    "QLinearAdd": _sum,
+    "QLinearAveragePool": _average,
+    "QLinearGlobalAveragePool": _global_average,
     "DequantizeLinear": _dequantize,
 }
