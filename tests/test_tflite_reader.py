@@ -5,6 +5,7 @@ import pytest
 import torch
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import OpResolverType
+from helpers import refusals
 from tflite_files import Made, interpreted, outputs, random_file
 
 import mnistq_helpers as mq
@@ -44,20 +45,8 @@ def digits():
 
 @pytest.mark.parametrize("file", ["keras_int8", "keras_float"])
 def test_a_converters_file_cut_or_full_of_noise_is_refused_or_read(file, tmp_path):
-    content = np.frombuffer((FILES / f"{file}.tflite").read_bytes(), np.uint8)
-    generator, refused = np.random.default_rng(0), 0
-    for number in range(100):
-        noise = content.copy()
-        places = generator.integers(0, len(content), 9)
-        noise[places] = generator.integers(0, 256, 9)
-        if number % 2:
-            noise = noise[: generator.integers(0, len(content) - 200)]
-        (tmp_path / "net").write_bytes(noise.tobytes())
-        try:
-            assert isinstance(mq.read_tflite(tmp_path / "net"), mq.QuantizedNet)
-        except ValueError:
-            refused += 1
-    assert refused > 40
+    source, path = FILES / f"{file}.tflite", tmp_path / "net"
+    assert refusals(mq.read_tflite, source, path, 100, 9, cut=200) > 40
 
 
 # -- random files ---------------------------------------------------------------------
