@@ -134,6 +134,8 @@ from mnistq.plan import check_requantize
 from mnistq.onnx_file import export_onnx
 from mnistq.tflite_file import export_tflite
 from mnistq.draft import Draft
+from mnistq.onnx_qdq import Pairs
+from mnistq.onnx_rounding import check_add, check_concat, check_mean, check_windows
 from mnistq.onnx_reader import read_onnx
 from mnistq.tflite_tensors import File
 from mnistq.tflite_reader import read_tflite
