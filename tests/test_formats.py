@@ -343,6 +343,84 @@ def test_a_block_of_mxfp4_by_hand():
     assert torch.equal(twice.codes, encoded.codes)
 
 
+MX = {  # name: gfloat's
+    "MXINT8": "mxint8",
+    "MXFP8 E4M3": "mxfp8_e4m3",
+    "MXFP8 E5M2": "mxfp8_e5m2",
+    "MXFP6 E3M2": "mxfp6_e3m2",
+    "MXFP6 E2M3": "mxfp6_e2m3",
+    "MXFP4": "mxfp4_e2m1",
+}
+
+
+@pytest.mark.parametrize("name", MX)
+def test_mx_blocks_are_those_of_gfloat(name):
+    """Scales, codes and values of 262,144 numbers, half of them eighths: many ties.
+
+    gfloat's own tests compare it with Microsoft's microxcaling. MXINT8's -2 is the one
+    difference: see the next test.
+    """
+    gfloat = pytest.importorskip("gfloat")
+    formats = pytest.importorskip("gfloat.formats")
+    theirs = getattr(formats, f"format_info_{MX[name]}")
+    g = torch.Generator().manual_seed(4)
+    eighths = torch.randint(-64, 65, (2048, 64), generator=g) / 8
+    eighths *= 2.0 ** torch.randint(-30, 30, (2048, 1), generator=g)
+    x = torch.cat([random_floats(3, 2048 * 64).reshape(-1, 64), eighths])
+    blocks, emax = x.double().reshape(-1, theirs.k).numpy(), theirs.etype.emax
+    scales = np.stack([gfloat.compute_scale_amax(emax, block) for block in blocks])
+    scales = scales[:, None]
+    ties = gfloat.RoundMode.TiesToEven
+    values = gfloat.round_ndarray(theirs.etype, blocks / scales, ties, sat=True)
+    if name == "MXINT8":
+        values = np.maximum(values, -127 / 64)
+    codes = gfloat.encode_ndarray(theirs.etype, values)
+    encoded = mq.FORMATS[name].encode(x)
+    powers = encoded.scales[0].reshape(-1, 1).int() - 127
+    assert np.array_equal(powers, np.log2(scales))
+    assert np.array_equal(encoded.codes.reshape(codes.shape), codes)
+    back = gfloat.decode_ndarray(theirs.etype, codes) * scales
+    assert np.array_equal(mq.FORMATS[name].decode(encoded).reshape(back.shape), back)
+
+
+def test_mxint8_of_microxcalings_tests():
+    """From mx/tests/test_corners_mx.py, but for ties that it sends to an odd code."""
+    for value, wanted in (
+        (1.015625, 1.015625),
+        (1.0234375, 1.03125),
+        (1.9921875, 1.984375),
+        (1.99609375, 1.984375),
+        (-1.9921875, -1.984375),  # -2 has a code, which is not used
+        (0.01171875, 0.015625),
+        (-0.00390625, 0),
+    ):
+        x = torch.tensor([[1.0, value]])
+        assert mq.FORMATS["MXINT8"].round(x).tolist() == [[1, wanted]]
+
+
+def test_nvfp4_of_torchao():
+    """What torchao 0.18.0's nvfp4_quantize made of this, with its scale of the tensor.
+
+    It makes no scale below E4M3's smallest normal number, 1/64, and multiplies by
+    reciprocals in float32. With that apart none of 1.8 million codes differed: fc1 of
+    both networks and normally distributed values.
+    """
+    x = ((37 * torch.arange(64)) % 101 - 50.0) / 7
+    x[16:32] *= 2.0**-9
+    x[32:48] *= 0.3
+    x[48] = 200
+    codes = [
+        [15, 11, 5, 14, 9, 6, 14, 2, 7, 12, 4, 15, 10, 5, 14, 0],
+        [6, 13, 2, 7, 12, 4, 15, 10, 6, 14, 1, 6, 13, 3, 7, 11],
+        [5, 15, 9, 6, 14, 2, 7, 13, 4, 15, 11, 5, 14, 8, 6, 14],
+        [7, 0, 8, 0, 8, 8, 0, 8, 0, 0, 8, 0, 0, 8, 0, 8],
+    ]
+    encoded = mq.FORMATS["NVFP4"].encode(x.reshape(2, 32))
+    assert encoded.scales[0].tolist() == [[88, 16], [73, 126]]
+    assert encoded.scales[1].item() == 0.0744047611951828
+    assert encoded.codes.reshape(4, 16).tolist() == codes
+
+
 def test_a_scale_is_rounded_once():
     """(high - low) / 15 lies a hair above the middle of two float16, and counts."""
     x = torch.tensor([[15 * (1 + 2**-11), -1e-9]])
