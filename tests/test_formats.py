@@ -571,3 +571,16 @@ def test_gptq_rounds_to_a_format_and_errs_less(name):
     torch.testing.assert_close(mq.gptq_round(form, w, unrelated), form.round(w))
     with pytest.raises(ValueError, match="h has shape"):
         mq.gptq_round(form, w, h[:5])
+
+
+@pytest.mark.parametrize("name", GPTQ)
+def test_gptq_keeps_zeros_whose_scale_is_zero(name):
+    """The error of others reaches them all the same, but they have no number for it."""
+    form = mq.FORMATS[name]
+    w, h = layer_problem(0)
+    w[:, 32:] = 0
+    w[0] = 0
+    found = mq.gptq_round(form, w, h)
+    scale, _ = (t.expand(w.shape) for t in form.grid(form.encode(w).scales, 48))
+    assert bool(found.isfinite().all()) and not found[0].any()
+    assert not found[scale == 0].any()
