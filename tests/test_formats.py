@@ -6,6 +6,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 import mnistq_helpers as mq
 
@@ -301,14 +303,15 @@ def exact_codes(form, x):
 
 
 def awkward(rows=3, n=70, seed=5):
-    """A matrix with ties, a row of zeros, tiny and large blocks, a short last block."""
+    """Ties, zeros, tiny and large blocks, a short last one, rows of one sign each."""
     g = torch.Generator().manual_seed(seed)
     x = torch.randn(rows, n, generator=g)
     x[0, :32] = torch.arange(32) / 4 - 4  # ties of many grids
     x[0, 32:64] *= 2.0**-30
     x[1, 5], x[1, 40] = 37.0, -3e4
     x[1, 16:32] = 0
-    return torch.cat([x, torch.zeros(1, n), torch.rand(1, n, generator=g) + 5])
+    above = torch.rand(2, n, generator=g) + 5
+    return torch.cat([x, torch.zeros(1, n), above[:1], -above[1:]])
 
 
 @each_format
@@ -421,6 +424,21 @@ def test_nvfp4_of_torchao():
     assert encoded.codes.reshape(4, 16).tolist() == codes
 
 
+def test_scales_are_measured_with_what_is_stored():
+    """NVFP4: with 7/2688 for the tensor 23 would be a tie, but float32's is above it.
+
+    Double quantization: the mean, 1 + 2**-24, is stored as 1.
+    """
+    x = torch.zeros(2, 16)
+    x[:, 0] = torch.tensor([7.0, 23 / 64])
+    codes, tensor = mq.FORMATS["NVFP4"].encode(x).scales
+    assert tensor.item() > 7 / 2688 and mq.E4M3.decode(codes).tolist() == [[448], [22]]
+    form, x = mq.FORMATS["NF4 double"], torch.zeros(2, 64)
+    x[:, 0] = torch.tensor([1.0, 1 + 2**-23])
+    scale = form.grid(form.encode(x).scales, 64)[0][:, 0]
+    assert (scale - x[:, 0]).abs().max() < 2**-30
+
+
 def test_a_scale_is_rounded_once():
     """(high - low) / 15 lies a hair above the middle of two float16, and counts."""
     x = torch.tensor([[15 * (1 + 2**-11), -1e-9]])
@@ -500,7 +518,7 @@ def test_what_is_stored_suffices_to_decode(name):
 @each_format
 def test_a_tensor_of_any_shape_is_encoded_along_its_last_axis(name):
     form, x = mq.FORMATS[name], awkward()
-    three = torch.stack([x, x]).reshape(2, 5, 70)
+    three = torch.stack([x, x])
     if name in ("NVFP4", "NF4 double"):  # something is shared by the whole tensor
         assert form.round(three).shape == three.shape
         return
@@ -584,3 +602,39 @@ def test_gptq_keeps_zeros_whose_scale_is_zero(name):
     scale, _ = (t.expand(w.shape) for t in form.grid(form.encode(w).scales, 48))
     assert bool(found.isfinite().all()) and not found[0].any()
     assert not found[scale == 0].any()
+
+
+def test_a_rounded_network_is_the_network_with_rounded_tensors(net):
+    x, form = mq.mnist(train=False)[0][:20], mq.FORMATS["MXFP4"]
+    layers = mq.read_layers(net)
+    own = {name: layer.weight for name, layer in layers.items()}
+    before = net(x)
+    assert torch.equal(mq.rounded_net(net, own)(x), before)
+    weights = {name: form.round(w.flatten(1)) for name, w in own.items()}
+    conv1, conv2, fc1, fc2 = (
+        w.reshape(layers[name].weight.shape) for name, w in weights.items()
+    )
+
+    def by_hand(rounded):
+        y = F.conv2d(x, conv1, net.conv1.bias).relu()  # the first is not rounded
+        y = rounded(F.max_pool2d(y, 2).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        y = F.max_pool2d(F.conv2d(y, conv2, net.conv2.bias).relu(), 2).flatten(1)
+        y = F.linear(rounded(y), fc1, net.fc1.bias).relu()
+        return F.linear(rounded(y), fc2, net.fc2.bias).log_softmax(1)
+
+    for acts, rounded in ((None, lambda y: y), (form, form.round)):
+        found = mq.rounded_net(net, weights, acts)(x)
+        torch.testing.assert_close(found, by_hand(rounded))
+    assert torch.equal(net(x), before)
+
+
+def test_a_network_with_a_batch_norm_is_rounded():
+    norm = nn.BatchNorm2d(3)
+    body = nn.Conv2d(1, 3, 5, stride=4), norm, nn.ReLU(), nn.Flatten()
+    net = nn.Sequential(*body, nn.Linear(108, 10))
+    x = mq.mnist(train=False)[0][:50]
+    net(x), net.eval()
+    weights = {name: layer.weight for name, layer in mq.read_layers(net).items()}
+    torch.testing.assert_close(mq.rounded_net(net, weights)(x), net(x))
+    rough = mq.rounded_net(net, weights, mq.FORMATS["MXFP4"])
+    assert not torch.equal(rough(x), net(x)) and isinstance(net[1], nn.BatchNorm2d)
