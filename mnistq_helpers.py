@@ -165,6 +165,7 @@ from mnistq.formats import (
     Format,
     gptq_round,
     int_groups,
+    rounded_net,
 )
 
 # From 01 on; 02
