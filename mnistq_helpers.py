@@ -134,6 +134,8 @@ from mnistq.plan import check_requantize
 from mnistq.onnx_file import export_onnx
 from mnistq.tflite_file import export_tflite
 from mnistq.draft import Draft
+from mnistq.onnx_qdq import Pairs
+from mnistq.onnx_rounding import check_add, check_concat, check_mean, check_windows
 from mnistq.onnx_reader import read_onnx
 from mnistq.tflite_tensors import File
 from mnistq.tflite_reader import read_tflite
@@ -163,6 +165,7 @@ from mnistq.formats import (
     Format,
     gptq_round,
     int_groups,
+    rounded_net,
 )
 
 # From 01 on; 02
@@ -171,7 +174,7 @@ from mnistq.widgets import Panel, bits_slider
 
 # 11 Your own
 from mnistq.operators import ENGINES, run_operator
-from mnistq.errors import rounded_net
+from mnistq.errors import with_weights_of
 from mnistq.doctor import Diagnosis, diagnose
 
 # 13 The playground

@@ -13,7 +13,7 @@ from mnistq.drawing import prepare_digit
 
 SIDE = 800  # pixels of the longer side on which a picture is read, at most
 LEAST = 8  # pixels: a digit is at least as high
-COARSE = 80  # pixels of the longer side on which the paper is looked at
+COARSE = 160  # pixels of the longer side on which the strokes' colour is looked for
 SHADOW = 0.3  # of the brightest paper: none is darker
 FAINT = 0.08  # of the paper's light: ink takes away more
 HALF = 0.4  # of the usual ink, or a little less: so that thin strokes hang together
@@ -40,12 +40,16 @@ def digit_stages(source):
     source: the path of a picture (PNG, JPEG, ...), a PIL image, or an array or tensor,
     [H, W], [H, W, channels], [channels, H, W] or flat and square, of bytes, of 0 to 1,
     of 0 to 255, or normalised as mnist's. Grey, RGB or RGBA, dark ink on bright paper
-    or the reverse. Raises ValueError for what is no picture, and where no digit is
-    found. Taught in notebook 11.
+    or the reverse; of an animation, the first picture. The paper may be ruled if its
+    lines are much fainter than the pen. Digits must not touch each other. What looks
+    like a digit is one: letters and drawings give wrong digits, not an error. Raises
+    ValueError for what is no picture, and where no digit is found. Taught in notebook
+    11.
     """
     picture = dark_on_bright(grey_picture(source))
-    paper = without_ink(picture)
-    ink = 1 - ndimage.gaussian_filter(picture, max(picture.shape) / 300) / paper
+    smooth = ndimage.gaussian_filter(picture, max(picture.shape) / 300)
+    paper = without_ink(smooth)
+    ink = 1 - smooth / paper
     ink = ink - np.median(ink)
     marks = inner_ink(ink)
     ink = (ink / np.percentile(ink[marks], 80)).clip(0, 1)
@@ -91,9 +95,12 @@ def image_of(values):
     if torch.is_tensor(values):
         values = values.detach().cpu().numpy()
     try:
-        x = np.asarray(values, float).squeeze()
+        x = np.asarray(values, np.float32)
     except (TypeError, ValueError) as error:
         raise ValueError(f"a {type(values).__name__} is no picture: {error}") from error
+    if x.ndim == 4 and len(x) > 1:
+        raise ValueError(f"an array of shape {x.shape} is {len(x)} pictures: give one.")
+    x = x.squeeze()
     if x.ndim == 1 and math.isqrt(x.size) ** 2 == x.size:
         x = x.reshape(math.isqrt(x.size), -1)
     if x.ndim == 3 and x.shape[0] <= 4 < x.shape[2]:
@@ -119,64 +126,68 @@ def dark_on_bright(grey):
     """Return the picture, or its negative if the strokes are what is bright.
 
     Strokes are narrow, the paper between them is wide: so what differs much from its
-    surroundings is ink. The edge of a shadow differs as much on both sides.
+    surroundings is ink. The edge of a page or a shadow differs as much on both sides.
     """
-    small = reduced(grey)
-    differs = small - ndimage.gaussian_filter(small, max(small.shape) / 11)
+    factor = max(1, max(grey.shape) / COARSE)
+    small = ndimage.zoom(ndimage.uniform_filter(grey, int(factor)), 1 / factor, order=1)
+    differs = small - ndimage.gaussian_filter(small, max(2.5, max(small.shape) / 32))
     y, x = (max(1, n // 10) for n in small.shape)  # without what lies beside the paper
-    return grey if (differs[y:-y, x:-x] ** 3).sum() < 0 else 1 - grey
-
-
-def reduced(picture):
-    """Return a picture with COARSE pixels on its longer side, or fewer."""
-    factor = max(1, max(picture.shape) / COARSE)
-    mean = ndimage.uniform_filter(picture, int(factor))
-    return ndimage.zoom(mean, 1 / factor, order=1)
-
-
-def closed(small):
-    """Return a reduced picture without what is dark and narrow (a closing).
-
-    The brightest in a disc wider than any stroke, then the darkest of these; slopes and
-    the edges of shadows stay.
-    """
-    radius = max(1, min(small.shape) // 8)
-    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
-    disc = y**2 + x**2 <= radius**2 + 1
-    return ndimage.grey_closing(small, footprint=disc, mode="nearest")
+    differs = differs[y:-y, x:-x]
+    return grey if (differs * np.abs(differs)).sum() < 0 else 1 - grey
 
 
 def without_ink(picture):
     """Return the paper's brightness at each pixel, [H, W].
 
-    What is darker than any shadow is not paper, however wide it is.
+    A closing: the brightest in a disc wider than any stroke, then the darkest of these.
+    What is dark and narrow goes; slopes and the edges of shadows stay. What is darker
+    than any shadow is not paper, however wide it is.
     """
-    paper = closed(reduced(picture))
-    sizes = [n / m for n, m in zip(picture.shape, paper.shape, strict=True)]
-    return ndimage.zoom(paper, sizes, order=1).clip(
-        max(SHADOW * paper.max(), 1 / 255), 1
-    )
+    radius = min(picture.shape) // 8
+    paper = np.pad(picture, 2 * radius, mode="edge")
+    for brightest_or_darkest in ndimage.grey_dilation, ndimage.grey_erosion:
+        left, r = radius, 1
+        while left:  # a disc is a sum of rings: each closes the gaps of the next
+            paper = brightest_or_darkest(paper, footprint=ring(min(r, left)))
+            left, r = left - min(r, left), 2 * r
+    paper = paper[2 * radius : -2 * radius, 2 * radius : -2 * radius]
+    return paper.clip(max(SHADOW * paper.max(), 1 / 255), 1)
+
+
+def ring(r):
+    """Return bool [2 r + 1, 2 r + 1]: eight points on a circle, and its middle."""
+    points = np.zeros((2 * r + 1, 2 * r + 1), bool)
+    a, b = round(r - r / math.sqrt(2)), round(r + r / math.sqrt(2))
+    points[[0, a, a, r, r, r, b, b, -1], [r, a, b, 0, r, -1, a, b, r]] = True
+    return points
 
 
 def inner_ink(ink):
     """Return where there is ink, bool [H, W], without what comes in over the edge.
 
-    That is the table, a thumb, a shadow's border; but if all of the ink touches the
-    edge, the picture was cut out along the digit. Raises ValueError for no ink.
+    Ink is darker than what is around it, and so a wide shadow is none. Over the edge
+    come the table and a thumb; but if all of the ink touches the edge, the picture was
+    cut out along the digit. Raises ValueError for no ink.
     """
-    marks = ink > max(FAINT, 6 * np.median(np.abs(ink)))  # 4 deviations of noise
+    around = ndimage.uniform_filter(ink.clip(0), min(ink.shape) // 4)
+    around = around.clip(0, ink.max() / 2)  # a shadow; what is darker is a blot
+    noise = np.median(np.abs(ink))
+    marks = ink - around > max(FAINT, 6 * noise)  # 4 deviations
     labels, _ = ndimage.label(marks, EIGHT)
-    wide = max(1, max(ink.shape) // 25)
-    rim = np.pad(
-        np.zeros(np.subtract(ink.shape, 2 * wide), bool), wide, constant_values=1
-    )
-    inside = marks & ~np.isin(labels, labels[rim])
+    inside = marks & ~np.isin(labels, labels[rim(ink, max(ink.shape))])
     marks = inside if inside.sum() >= LEAST else marks
     if marks.sum() < LEAST:
         raise ValueError(
             "the picture is empty: nothing on it is darker than its paper."
         )
     return marks
+
+
+def rim(picture, part):
+    """Return bool [H, W]: the rim, as wide as a part of the longer side."""
+    wide = max(1, max(picture.shape) // part)
+    inside = np.zeros(np.subtract(picture.shape, 2 * wide), bool)
+    return np.pad(inside, wide, constant_values=True)
 
 
 def find_pieces(ink):
@@ -189,10 +200,11 @@ def find_pieces(ink):
     tallest = height.max()
     labels = with_bars(labels, height)
     boxes = dict(enumerate(ndimage.find_objects(labels), 1))
+    darkest = dict.fromkeys(boxes, 0.55) | dict.fromkeys(labels[rim(ink, 25)], 0.8)
     kept = {
         n: box
         for n, box in boxes.items()
-        if box is not None and is_digit((labels[box] == n) * ink[box], tallest)
+        if box and is_digit((labels[box] == n) * ink[box], tallest, darkest[n])
     }
     if not kept:
         raise ValueError("the picture shows ink, but nothing that could be a digit.")
@@ -221,32 +233,51 @@ def with_bars(labels, height):
     return result
 
 
-def is_digit(ink, tallest):
+def is_digit(ink, tallest, least):
     """Return whether a piece's ink, [H, W], has a digit's size and shape.
 
-    Neither dirt nor a ruled line nor a shadow, which is never quite dark, nor a blot: a
-    digit fills a part of its box alone, unless it is as narrow as a 1.
+    Neither dirt nor a ruled line nor a shadow, which is never as dark as least, nor a
+    blot: a digit fills a part of its box alone, unless it is as narrow as a 1.
     """
     (h, w), piece = ink.shape, ink > 0
     high, narrow = h >= max(LEAST, tallest / 4), w <= h / 2
-    dark = np.percentile(ink[piece], 90) > 0.55
+    dark = np.percentile(ink[piece], 90) > least
     return high and dark and w <= 2 * h and (narrow or piece.mean() < 0.8)
 
 
 def in_reading_order(boxes):
     """Return the keys of {n: box}, line by line from above, each from left to right.
 
-    A piece belongs to a line if its middle lies within the line's last piece's rows.
+    The page is turned back first (slope: of its lines). A piece belongs to the line
+    whose last piece is least above or below it, by less than half of the higher one.
     """
-    middle = {n: (b[0].start + b[0].stop) / 2 for n, b in boxes.items()}
+    rows, columns = np.array(
+        [[(side.start, side.stop) for side in box] for box in boxes.values()]
+    ).transpose(1, 2, 0)
+    high, left = rows[1] - rows[0], columns[0]
+    middle = rows.mean(0) - slope(rows, columns) * columns.mean(0)
     lines = []
-    for n in sorted(boxes, key=lambda n: boxes[n][1].start):
-        for line in lines:
-            rows = boxes[line[-1]][0]
-            if rows.start < middle[n] < rows.stop:
-                line.append(n)
-                break
+    for n in np.argsort(left, kind="stable"):
+        last = np.array([line[-1] for line in lines], int)
+        off = abs(middle[n] - middle[last]) / np.maximum(high[n], high[last])
+        if lines and min(off) < 1 / 2:
+            lines[np.argmin(off)].append(n)
         else:
             lines.append([n])
-    lines.sort(key=lambda line: np.mean([middle[n] for n in line]))
-    return [n for line in lines for n in line]
+    lines.sort(key=lambda line: middle[line].mean())
+    keys = list(boxes)
+    return [keys[n] for line in lines for n in line]
+
+
+def slope(rows, columns):
+    """Return the tangent with which lines of pieces fall; rows, columns: [2, N].
+
+    The one of at most 0.2 with which the pieces lie in the fewest and tightest lines.
+    """
+    limit = np.median(rows[1] - rows[0]) / 2
+
+    def spread(tangent):
+        middle = np.sort((rows - tangent * columns).mean(0))
+        return np.minimum(np.diff(middle), limit).sum()
+
+    return min(sorted(np.linspace(-0.2, 0.2, 41), key=abs), key=spread)

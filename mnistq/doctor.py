@@ -11,9 +11,9 @@ from mnistq.errors import (
     gain_again,
     grid_errors,
     mean_slope_scatter,
-    rounded_net,
     step_errors,
     stored_weights,
+    with_weights_of,
 )
 from mnistq.figures import ACCENT
 from mnistq.layers import read_parts, run_parts
@@ -83,7 +83,7 @@ def diagnose(net, qnet, images):
     weights, from the bias, from values beyond the range, from the grid's steps, or from
     a step that computes something else, and the largest of these names the remedy. But
     before more bits are asked for: a range that is measured on the float network with
-    rounded weights (rounded_net) is named if GAIN dB more come through it.
+    rounded weights (with_weights_of) is named if GAIN dB more come through it.
     Raises ValueError for a network that is not qnet's, or unusable images.
     Taught in notebook 11.
     """
@@ -118,7 +118,7 @@ def diagnose(net, qnet, images):
         last = len(rows) if remedy == "bits" else broken + 1
         numbers = range(broken, last)
         with torch.inference_mode():
-            parts = read_parts(rounded_net(net, qnet), images)
+            parts = read_parts(with_weights_of(net, qnet), images)
             again = run_parts(parts, images)
         found = _range_to_measure_again(numbers, rows, places, exact, again)
         if found is not None:
@@ -204,7 +204,7 @@ def _range_to_measure_again(numbers, rows, places, exact, again):
 def _again_text(name):
     return (
         f"ranges[{name!r}] fits the float network, but rounding the weights has moved "
-        "the values: measure it again on mq.rounded_net(net, qnet)."
+        "the values: measure it again on mq.with_weights_of(net, qnet)."
     )
 
 

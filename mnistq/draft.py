@@ -62,12 +62,23 @@ class Draft:
             raise ValueError(f"{x} is on {self.grids[x]} and read on {grid}.")
 
     def add_layer(
-        self, weights, x, y, weight, bias, out_grid, low=0, stride=(1, 1), **others
+        self,
+        weights,
+        x,
+        y,
+        weight,
+        bias,
+        out_grid,
+        limits=(0, 255),
+        stride=(1, 1),
+        sides=((0, 0), (0, 0)),
+        **others,
     ):
         """Add a layer from x to y, named by the name of its weights.
 
         weight: (whole numbers [out, ...], zero points, scales [out] or one of each),
-        bias: int32 [out], or None; others: padding, groups.
+        bias: int32 [out], or None; limits: the lowest and highest code that may leave;
+        sides: padding ((top, bottom), (left, right)); others: groups.
         """
         self.known(x)
         w, zeros, scale = (np.asarray(part) for part in weight)
@@ -78,14 +89,16 @@ class Draft:
                 f"{weights} minus their zero points do not fit int8: symmetric weights "
                 "do."
             )
+        if min(stride) < 1 or min(*sides[0], *sides[1]) < 0:
+            raise ValueError(f"its strides are {stride}, its padding is {sides}.")
+        if w.ndim == 4:
+            w, others["padding"] = _balanced(w, sides)
         out, bits = len(w), _fewest_bits(w)
         scale = torch.from_numpy(np.broadcast_to(scale.reshape(-1), out).copy())
         check_grid(scale, torch.zeros(out), 0, 0)
         bias = np.zeros(out, np.int32) if bias is None else bias
         if bias.dtype != np.int32 or bias.shape != (out,):
             raise ValueError(f"its bias is {bias.dtype} {bias.shape}: give int32.")
-        if min(stride) < 1 or min(others.get("padding", (0, 0))) < 0:
-            raise ValueError(f"its strides are {stride}, and it has {others}.")
         name = weights.removesuffix("_quantized").rpartition(".")[0] or weights
         if any(getattr(step, "name", None) == name for step in self.steps):
             name = y  # these weights are used twice
@@ -99,16 +112,14 @@ class Draft:
             self.requantize,
             inputs=(x,),
             output=y,
-            low=low,
-            high=255,
             pool=None,
-            out_bits=8,
             stride=stride,
+            **_limited(limits),
             **others,
         )
         self.add(layer)
 
-    def add_rescaled(self, make, inputs, y, out_grid, low=0):
+    def add_rescaled(self, make, inputs, y, out_grid, limits=(0, 255)):
         """Add the step that make makes of inputs: quantized_add or quantized_concat."""
         for x in inputs:
             self.known(x)
@@ -120,9 +131,7 @@ class Draft:
             in_grids=tuple(self.grids[x] for x in inputs),
             out_scale=scale,
             out_zero_point=zero,
-            out_bits=8,
-            low=low,
-            high=255,
+            **_limited(limits),
         )
         self.add(step)
 
@@ -134,8 +143,7 @@ class Draft:
         low, high, zero = max(low, step.low), min(high, step.high), step.out_zero_point
         if low not in (0, zero) or high < zero:
             raise ValueError(f"it clamps to {low}..{high} with zero point {zero}.")
-        bits = max(1, high.bit_length())
-        self.change(step, y, low=low, high=high, out_bits=bits)
+        self.change(step, y, **_limited((low, high)))
 
     def pool(self, x, y, pool):
         """Add max pooling, (kernel, stride), from x to y; to its layer if it can be."""
@@ -185,6 +193,25 @@ def _checked(grid):
     scale, zero = torch.tensor(float(grid[0])), int(grid[1])
     check_grid(scale, torch.tensor(zero), 0, 255)
     return float(scale), zero
+
+
+def _limited(limits):
+    """Return the fields of a step that say which codes may leave it."""
+    low, high = limits
+    return {"low": low, "high": high, "out_bits": max(1, high.bit_length())}
+
+
+def _balanced(w, sides):
+    """Return (weights, padding) that do the same with as much padding on both sides.
+
+    w: [out, in, height, width]. A side that had less gets weights of 0 for what it has
+    more now.
+    """
+    more = [(max(after - before, 0), max(before - after, 0)) for before, after in sides]
+    for n, (before, after) in zip(w.shape[2:], more, strict=True):
+        if before + after >= n:
+            raise ValueError(f"its padding is {sides}: too different on two sides.")
+    return np.pad(w, ((0, 0), (0, 0), *more)), tuple(map(max, sides))
 
 
 def _fewest_bits(w):

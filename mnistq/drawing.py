@@ -16,8 +16,8 @@ def prepare_digit(ink):
 
     ink: [H, W] of any size, 0 (paper) to 1 (ink). What is not 0 is cut out and scaled
     until its longer side has 20 pixels; a stroke narrower than 1.5 or wider than 4.3
-    of them is brought near 2.3; the centre of mass comes to the middle. Ink from 0 to
-    1 in steps of 1 / 255, all 0 for an empty picture. 98 % of MNIST's own pictures
+    of them is brought towards 2.3; the centre of mass comes to the middle. Ink from 0
+    to 1 in steps of 1 / 255, all 0 for an empty picture. 98 % of MNIST's own pictures
     stay as they are. Raises ValueError for other shapes or values.
     Source: LeCun, Cortes, Burges, "The MNIST database". Taught in notebook 13.
     """

@@ -3,10 +3,9 @@
 import math
 
 import torch
-from torch import nn
 
 from mnistq.calibration import range_mse
-from mnistq.layers import without_batch_norms
+from mnistq.formats import rounded_net
 from mnistq.parts import Layer
 from mnistq.quantizers import along_axis, calc_scale_zero_point
 
@@ -93,17 +92,16 @@ def gain_again(place, x, x_again):
     return again - max(through(*place.grid), own)
 
 
-def rounded_net(net, qnet):
+def with_weights_of(net, qnet):
     """Return a copy of net with the weights and biases that qnet's codes stand for.
 
-    mq.calibrate measures ranges again on it. Its batch norms are folded. Taught in
-    notebook 11.
+    mq.calibrate measures ranges again on it, where diagnose asks for that. Its batch
+    norms are folded.
     """
-    rounded = without_batch_norms(net)
-    for name, layer in qnet.layers.items():
-        module = rounded.get_submodule(name)
-        weight, bias = stored_weights(layer, module.weight)
-        module.weight = nn.Parameter(weight)
-        if module.bias is not None:
-            module.bias = nn.Parameter(bias)
-    return rounded
+    stored = {n: stored_weights(step, step.weight) for n, step in qnet.layers.items()}
+    copied = rounded_net(net, {name: weight for name, (weight, _) in stored.items()})
+    for name, (_, bias) in stored.items():
+        layer = copied.get_submodule(name)
+        if layer.bias is not None:
+            layer.bias.data = bias
+    return copied

@@ -25,6 +25,7 @@ from mnistq.elements import (
     normal_float,
 )
 from mnistq.files import pack_codes
+from mnistq.layers import read_layers, without_batch_norms
 from mnistq.low_bits import gptq_codes, inverse_factor
 from mnistq.quantizers import check_tensor
 
@@ -155,7 +156,7 @@ class Format:
         Raises ValueError for NaN, infinity or an empty tensor. Taught in notebook 12.
         """
         check_tensor(x)
-        x = x.double()
+        x = x.detach().double()
         if scales is None:
             scales = self.scale.encode(_split(x, self.group), self.element)
         scale, zero_point = self.grid(scales, x.shape[-1])
@@ -239,6 +240,26 @@ def gptq_round(form, w, h, damping=0.01):
     u = inverse_factor(h, w.shape[1], damping)
     ones = torch.ones(len(w)).double()
     return gptq_codes(w.double(), u, ones, nearest).float()
+
+
+def rounded_net(net, weights, acts=None):
+    """Return a copy of net, in floats, with other weights and rounded activations.
+
+    weights: {layer: as many numbers as its weights}, named as read_layers does; acts: a
+    Format that rounds, along the channels, what enters each layer but the first; None:
+    no rounding. Raises ValueError as read_layers. Used in notebooks 12 and 13.
+    """
+    net = without_batch_norms(net)
+
+    def rounded(_, inputs):
+        return (acts.round(inputs[0].movedim(1, -1)).movedim(-1, 1),)
+
+    for place, name in enumerate(read_layers(net)):
+        layer = net.get_submodule(name)
+        layer.weight.data = weights[name].detach().reshape(layer.weight.shape)
+        if acts is not None and place > 0:
+            layer.register_forward_pre_hook(rounded)
+    return net
 
 
 NF4 = TableElement(normal_float())

@@ -26,8 +26,7 @@ def read_parts(net, images=None, in_shape=IMAGE_SHAPE):
     Raises ValueError naming the module or function that is not of this kind.
     Taught in notebook 03.
     """
-    if not isinstance(net, nn.Module):
-        raise ValueError(f"the network is a {type(net).__name__}: give an nn.Module.")
+    _check_module(net)
     for name, values in [*net.named_parameters(), *net.named_buffers()]:
         if not bool(torch.isfinite(values).all()):
             raise ValueError(f"{name} contains NaN or infinity.")
@@ -81,6 +80,20 @@ def greys(shape):
     channels, *size = shape
     ramp = torch.linspace(-0.5, 3, size[0] * size[1])
     return ramp.reshape(1, 1, *size).repeat(1, channels, 1, 1)
+
+
+def _check_module(net):
+    """Raise ValueError for what is no nn.Module, or one that hides another."""
+    kind = type(net).__name__
+    if not isinstance(net, nn.Module):
+        raise ValueError(f"the network is a {kind}: give an nn.Module.")
+    if isinstance(net, torch.jit.ScriptModule):
+        raise ValueError(f"the network is a {kind}: give the one that was scripted.")
+    inner = "_orig_mod" if hasattr(net, "_orig_mod") else None  # of torch.compile
+    if isinstance(net, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        inner = "module"
+    if inner:
+        raise ValueError(f"the network is a {kind}: give the one in it, .{inner}.")
 
 
 def _trace(net):

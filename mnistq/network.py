@@ -2,6 +2,9 @@
 
 import hashlib
 import io
+import os
+import re
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -18,6 +21,7 @@ RESNET = ROOT / "data" / "resnet.pt"  # the small residual network of notebook 1
 SHA256 = {
     COMMITTED: "c10a959df4cf2a82cb64ee2f10060364ea0af398be320920e94d41db02fa871b",
     SHIFTED: "fdf48d610256ab08e8fbee7595eea1729c54ff47d544904c6a9f4e23ac34b14d",
+    RESNET: "5381a92dae704135e81db519a1285ce1faea725c053fa3f9dc520bee0983c281",
 }
 
 LARGEST = 2**31  # bytes of a file that load_net reads
@@ -113,19 +117,28 @@ def load_net(path=COMMITTED, net=None):
 
     path: mq.COMMITTED, mq.SHIFTED, mq.RESNET, of known SHA-256, mq.MINE, written by
     notebook 01, or a state_dict that someone else saved: on a GPU, as safetensors, with
-    a prefix before all names (DataParallel, torch.compile, a module around it), inside
+    a prefix before its names (DataParallel, torch.compile, a module around it), inside
     a dict with other things (WRAPPERS).
     net: the network to load into, which is changed in place; a new Net without it.
     Loads tensors only (weights_only), never code. Raises ValueError for a file that is
-    missing, altered, or does not fit, and names each key that is missing, left over or
-    of another shape. Taught in notebooks 01 and 11.
+    missing, altered, cut off, or does not fit, and names each key that is missing, left
+    over or of another shape. Taught in notebooks 01 and 11.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(
+            f"path is a {type(path).__name__}: give the name of a file; what is loaded "
+            "already goes into net.load_state_dict."
+        )
+    if isinstance(net, type):
+        raise ValueError(
+            f"{net.__name__} is a class: give a network of it, {net.__name__}()."
+        )
     path = Path(path).resolve()  # so that SHA256 knows it
-    remedy = (
-        "restore it with git checkout"
-        if path in SHA256
-        else "run notebook 01 to train and save it, or use mq.COMMITTED"
-    )
+    remedy = "look at the path, or use mq.COMMITTED"
+    if path in SHA256:
+        remedy = "restore it with git checkout"
+    elif path == MINE:
+        remedy = "run notebook 01 to train and save it, or use mq.COMMITTED"
     if not path.is_file():
         problem = "is no file" if path.exists() else "is missing"
         raise ValueError(f"{path} {problem}: {remedy}.")
@@ -140,16 +153,24 @@ def load_net(path=COMMITTED, net=None):
     try:
         saved = saved_tensors(content)
     except Exception as error:  # torch raises half a dozen kinds for a bad file
-        raise ValueError(
-            f"{refusal}: it holds no tensors, or more than tensors (a whole module, "
-            f"code). Save net.state_dict(), or {remedy}."
-        ) from error
+        raise ValueError(f"{refusal}: {unreadable(error)}.") from error
     state = plain_state(saved, net.state_dict())
     problem = difference(state, net.state_dict())
     if problem:
-        raise ValueError(f"{refusal}: {problem}. Load what fits, or {remedy}.")
+        raise ValueError(f"{refusal}: {problem}.")
     net.load_state_dict(state)
     return net.eval()
+
+
+def unreadable(error):
+    """Return what torch.load or safetensors did not like in a file, in words."""
+    strange = re.search(r"GLOBAL (\S+)", str(error))
+    if strange:
+        return (
+            f"it holds a {strange[1]}, and only tensors, numbers and text are loaded, "
+            "never code. Save net.state_dict()"
+        )
+    return "it is cut off, or neither torch.save nor safetensors wrote it"
 
 
 def saved_tensors(content):
@@ -162,19 +183,20 @@ def saved_tensors(content):
 
 
 def plain_state(saved, wanted):
-    """Return {name: tensor} of a saved dict: unwrapped, and without the prefix of all
-    names that keeps most of them from being those wanted."""
+    """Return {name: tensor} of a saved dict: unwrapped, and without the prefix that
+    keeps most of its names from being those wanted."""
     for key in WRAPPERS:
         if isinstance(saved, dict) and isinstance(saved.get(key), dict):
             saved = saved[key]
     if not isinstance(saved, dict):
         return {}
     state = {str(name): value for name, value in saved.items()}
-    first = next(iter(state), "").split(".")
-    prefixes = ["", *(".".join(first[:n]) + "." for n in range(1, len(first)))]
-    prefixes = [p for p in prefixes if all(name.startswith(p) for name in state)]
-    known = [sum(n.removeprefix(p) in wanted for n in state) for p in prefixes]
-    prefix = prefixes[known.index(max(known))]
+    prefixes = Counter()
+    for name in state:
+        parts = name.split(".")
+        for n in range(len(parts)):
+            prefixes[".".join([*parts[:n], ""])] += ".".join(parts[n:]) in wanted
+    (prefix, _), *_ = prefixes.most_common(1) or [("", 0)]
     return {name.removeprefix(prefix): value for name, value in state.items()}
 
 

@@ -14,6 +14,7 @@ from mnistq.figures import ACCENT
 from mnistq.widgets import Panel
 
 FIELD = 112  # pixels of a side of the field
+HEAD, ROW = 1.0, 0.25  # inches above the rows of answers, and of each
 SCRIPTS = Path(__file__).parent / "js"
 EMPTY = "The field is empty: draw a digit."
 Kept = namedtuple("Kept", "picture label answers")  # [28, 28], digit, {name: digit}
@@ -73,7 +74,8 @@ class Playground(Panel):
     def __init__(self, networks):
         self.networks, self.drawing = networks, Drawing()
         self.kept, self.answers = [], {}
-        super().__init__(self._read, size=(4.6, 4.0), drawing=self.drawing)
+        size = (4.6, HEAD + ROW * len(networks))
+        super().__init__(self._read, size, drawing=self.drawing)
         self.image.layout.max_width = "100%"
         labels = [W.Button(description=str(digit)) for digit in range(10)]
         for digit, button in enumerate(labels):
@@ -144,11 +146,12 @@ def said(answers):
 def draw_answers(figure, picture, scores):
     """Draw the picture that is read and a row of ten scores for each network."""
     figure.set_layout_engine("none")  # the automatic one is slow
-    seen = figure.add_axes((0.02, 0.82, 0.2, 0.18))
+    height = HEAD + ROW * len(scores)
+    seen = figure.add_axes((0.02, 1 - 0.72 / height, 0.2, 0.72 / height))
     seen.imshow(picture.numpy(), "Greys", vmin=0, vmax=1, interpolation="nearest")
     seen.axis("off")
-    figure.text(0.23, 0.95, "what is read", fontsize=9, va="center")
-    axis = figure.add_axes((0.26, 0.01, 0.54, 0.75))
+    figure.text(0.23, 1 - 0.2 / height, "what is read", fontsize=9, va="center")
+    axis = figure.add_axes((0.26, 0.04 / height, 0.54, ROW * len(scores) / height))
     shares = torch.stack([*scores.values()])
     axis.imshow(shares.numpy(), cmap="Greys", vmin=0, vmax=1, aspect="auto")
     answers = shares.argmax(1).tolist()

@@ -25,6 +25,8 @@ FUNCTIONS = {  # what a function or method means, as a module or a part
     F.relu: nn.ReLU,
     torch.relu: nn.ReLU,
     "relu": nn.ReLU,
+    F.relu_: nn.ReLU,
+    "relu_": nn.ReLU,
     F.relu6: nn.ReLU6,
     F.hardtanh: nn.Hardtanh,
     F.max_pool2d: nn.MaxPool2d,
@@ -45,9 +47,10 @@ FUNCTIONS = {  # what a function or method means, as a module or a part
     torch.reshape: nn.Flatten,
     "reshape": nn.Flatten,
     "view": nn.Flatten,
-    F.dropout: nn.Identity,
-    F.dropout2d: nn.Identity,
+    F.dropout: nn.Dropout,
+    F.dropout2d: nn.Dropout,
     "contiguous": nn.Identity,
+    "float": nn.Identity,
     F.log_softmax: nn.LogSoftmax,
     torch.log_softmax: nn.LogSoftmax,
     "log_softmax": nn.LogSoftmax,
@@ -59,6 +62,7 @@ ARGUMENTS = {  # of such a function, those that its module needs, in their order
     nn.AdaptiveAvgPool2d: "output_size",
     nn.Hardtanh: "min_val max_val",
     nn.LogSoftmax: "dim",
+    nn.Dropout: "p training",
 }
 CANNOT = (
     "cannot be quantized here: only Conv2d, Linear, BatchNorm, ReLU, ReLU6, MaxPool2d, "
@@ -111,7 +115,8 @@ class Reader:
     def _leave(self, node):
         value = node.args[0]
         if not isinstance(value, fx.Node):
-            raise ValueError("the network returns more than one tensor: return one.")
+            kind = "a dict" if isinstance(value, dict) else "more than one tensor"
+            raise ValueError(f"the network returns {kind}: return one tensor.")
 
     def _asks_for_sizes(self, node):
         """Return whether a node is x.size(...), x.shape or an index into one."""
@@ -155,7 +160,12 @@ class Reader:
             return kind
         names = ARGUMENTS.get(kind, "").split()
         options = dict(zip(names, node.args[1:], strict=False))
-        return kind(**options, **{k: v for k, v in node.kwargs.items() if k in names})
+        options |= {k: v for k, v in node.kwargs.items() if k in names}
+        if kind is nn.Dropout and options.pop("training", True):
+            raise ValueError(
+                f"{node.name} is on in eval mode, too: give it training=self.training."
+            )
+        return kind(**options)
 
     def _take(self, node):
         """Add what a node does to the parts."""
@@ -169,9 +179,8 @@ class Reader:
         elif isinstance(module, nn.MaxPool2d):
             self._max_pool(node, module)
         elif isinstance(module, nn.AvgPool2d | nn.AdaptiveAvgPool2d):
-            self._append(
-                node, Average(window=average_window(self.place, module, entering))
-            )
+            window = average_window(self.place, module, entering)
+            self._append(node, Average(window=window))
         elif module is Average:
             self._mean(node, entering)
         elif module is Add:
@@ -264,14 +273,13 @@ class Reader:
         self._keep(node)
 
     def _mean(self, node, shape):
-        options = dict(zip(("dim", "keepdim"), node.args[1:], strict=False))
-        options |= node.kwargs
-        dims = options.get("dim")
+        given = dict(zip(("dim", "keepdim"), node.args[1:], strict=False)) | node.kwargs
+        dims = given.get("dim")
         dims = [dims] if isinstance(dims, int) else list(dims or [])
         if len(shape) != 4 or sorted(d % 4 for d in dims) != [2, 3]:
             raise ValueError(f"{self.place} along {dims}: only the mean over an image.")
         self._append(node, Average(window=(tuple(shape[2:]),) * 2))
-        if not options.get("keepdim"):
+        if not given.get("keepdim"):
             self._make(node, Flatten(), (self.tensors[node],), node.name)
 
     def _add(self, node, sources):
@@ -304,8 +312,8 @@ class Reader:
         self._keep(node)
 
     def _log_softmax(self, node, module, shape):
-        self.scores = module.dim
-        if self.scores not in (1, None) and self.scores + len(shape) != 1:
+        self.scores = 1 if module.dim is None else module.dim  # as torch guesses
+        if self.scores % len(shape) != 1:
             raise ValueError(
                 f"{self.place} along {self.scores}: use dim=1, the scores."
             )

@@ -156,3 +156,29 @@ def in_litert(qnet, codes, path):
     return {
         d["name"]: channels_first(interpreter.get_tensor(d["index"])) for d in details
     }
+
+
+# -- files that are none --------------------------------------------------------------
+
+
+def refusals(read, source, path, count=200, changes=4, cut=0):
+    """Return how many of count damaged copies of a file read refuses, by ValueError.
+
+    The others must come out as networks. Each has changed bytes at random; with cut,
+    every second one is shorter than the source by so many bytes at least. path: where
+    to write them.
+    """
+    content = np.frombuffer(source.read_bytes(), np.uint8)
+    generator, refused = np.random.default_rng(0), 0
+    for number in range(count):
+        noise = content.copy()
+        places = generator.integers(0, len(content), changes)
+        noise[places] = generator.integers(0, 256, changes)
+        if cut and number % 2:
+            noise = noise[: generator.integers(0, len(content) - cut)]
+        path.write_bytes(noise.tobytes())
+        try:
+            assert isinstance(read(path), mq.QuantizedNet)
+        except ValueError:
+            refused += 1
+    return refused

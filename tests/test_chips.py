@@ -5,6 +5,7 @@ from bisect import bisect
 import pytest
 import torch
 from torch import nn
+from unicorn import UcError
 
 import mnistq_helpers as mq
 from mnistq import chips
@@ -48,6 +49,7 @@ def test_instructions_are_those_that_are_carried_out(small, tmp_path):
     qnet, given, expected = small
     mq.export_c(qnet, tmp_path)
     chip = mq.Microcontroller(tmp_path)
+    chip.run(given)  # what is translated already is counted, too
     steps = chip.instructions(given)
     assert list(chip.run(given)) == expected
     assert [step["unpack"] > 0 for step in steps] == [True, True]
@@ -73,6 +75,35 @@ def test_a_larger_chip_holds_more_and_its_limits_hold(small, tmp_path):
         mq.Microcontroller(tmp_path, ram=512)
     chip = mq.Microcontroller(tmp_path, flash=4096, ram=4096)
     assert list(chip.run(given)) == expected
+    short = "will not fit in region '{}': overflowed by [1-4] bytes"  # sections align
+    with pytest.raises(ValueError, match=short.format("FLASH")):
+        mq.Microcontroller(tmp_path, flash=chip.sizes["flash"] - 1)
+    with pytest.raises(ValueError, match=short.format("RAM")):
+        mq.Microcontroller(tmp_path, ram=chip.sizes["ram"] - 1)
+    chip.end_of_ram = 4096  # its stack would be flash
+    with pytest.raises(UcError):
+        chip.run(given)
+
+
+def test_flags_reach_the_compiler_and_a_warning_is_an_error(tmp_path):
+    source = tmp_path / "f.c"
+    source.write_text("int f(void) { return VALUE; }")
+    assert mq.load_c([source], ["-DVALUE=7"]).f() == 7
+    source.write_text("int f(void) { int forgotten; return 1; }")
+    with pytest.raises(ValueError, match="unused"):
+        mq.load_c([source])
+
+
+def test_the_stack_takes_less_than_200_bytes(tmp_path):
+    qnet = mq.QuantizedNet.load(mq.LOW_BITS / "w1a1_long.mnistq")
+    mq.export_c(qnet, tmp_path)
+    chip = mq.Microcontroller(tmp_path)
+    end, unused = chip.end_of_ram, b"\xaa" * 4096
+    chip.chip.mem_write(end - len(unused), unused)
+    chip.run(bytes(qnet.codes(mq.mnist(train=False)[0][:1])["conv1"].flatten()))
+    left = bytes(chip.chip.mem_read(end - len(unused), len(unused)))
+    used = len(left) - next(i for i, byte in enumerate(left) if byte != 0xAA)
+    assert 100 < used < 200
 
 
 def test_where_there_is_no_compiler_it_is_said(monkeypatch, tmp_path):

@@ -86,6 +86,22 @@ def test_files(kind, page, net, tmp_path):
     assert reads(net, path) == reads(net, str(path)) == [7, 2, 1, 0]
 
 
+def test_of_an_animation_the_first_picture_is_read(page, net, tmp_path):
+    path = tmp_path / "page.gif"
+    first, second = Image.fromarray(page), Image.fromarray(np.full_like(page, 255))
+    first.save(path, save_all=True, append_images=[second])
+    with Image.open(path) as file:
+        assert file.n_frames == 2
+    assert reads(net, path) == [7, 2, 1, 0]
+
+
+def test_a_picture_of_12_megapixels_is_shrunk_first(page, net, tmp_path):
+    path = tmp_path / "page.jpg"
+    Image.fromarray(page).resize((4000, 3000)).save(path)
+    assert max(mq.digit_stages(path)["picture"].shape) == 800
+    assert reads(net, path) == [7, 2, 1, 0]
+
+
 def test_a_photograph_is_turned_as_its_camera_was_held(page, net, tmp_path):
     turned = Image.fromarray(page).rotate(90, expand=True)
     exif = turned.getexif()
@@ -107,12 +123,12 @@ def test_mnists_own_pictures_come_back(ink, test_set, net):
 
 
 def test_photographs_of_single_digits(ink, test_set, net):
-    """At least 97 % of 150, where the float network reads 98 % of what was written."""
+    """At least 97 % of 100, where the float network reads 98 % of what was written."""
     right = 0
-    for number in range(150):
+    for number in range(100):
         photo = mq.photograph(ink[number : number + 1], number)
         right += reads(net, photo) == [int(test_set[1][number])]
-    assert right >= 146
+    assert right >= 97
 
 
 def test_photographs_of_pages(ink, test_set, net):
@@ -123,6 +139,80 @@ def test_photographs_of_pages(ink, test_set, net):
         assert len(found) == 20
         right += int((found == test_set[1][number : number + 20]).sum())
     assert right >= 153
+
+
+# Digits, seed, columns. Where a wide rim was cut off, paper was looked at coarsely, or
+# a table's corner passed for ink, each of these pages lost digits.
+HARD_PAGES = [(18, 512, 2), (4, 561, 5), (26, 554, 6), (24, 572, 3), (18, 1845, 2)]
+
+
+@pytest.mark.parametrize(("count", "seed", "columns"), HARD_PAGES)
+def test_hard_pages(count, seed, columns, ink, test_set, net):
+    found = reads(net, mq.photograph(ink[:count], seed, columns))
+    assert len(found) == count
+    assert sum(a == b for a, b in zip(found, test_set[1], strict=False)) >= count - 1
+
+
+def lined(photo, axes, step=26):
+    """A photograph on paper with faint lines: along axis 0 ruled, both squared."""
+    paper = photo.astype(float)
+    for axis in axes:
+        lines = np.moveaxis(paper, axis, 0)  # a view
+        lines[::step] *= 0.85
+        lines[1::step] *= 0.85
+    return paper
+
+
+def as_jpeg(photo, quality):
+    file = io.BytesIO()
+    Image.fromarray(photo).save(file, "jpeg", quality=quality)
+    return Image.open(file)
+
+
+def turned(photo, degrees):
+    return Image.fromarray(photo).rotate(degrees, expand=True, fillcolor=(90, 60, 40))
+
+
+CHANGES = {
+    "turned to the left": lambda p: turned(p, 10),
+    "turned to the right": lambda p: turned(p, -10),
+    "chalk on a blackboard": lambda p: 255 - p,
+    "ruled": lambda p: lined(p, [0]),
+    "squared": lambda p: lined(p, [0, 1]),
+    "jpeg": lambda p: as_jpeg(p, 30),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_page_under_other_conditions(change, ink, test_set, net):
+    for seed in (3, 4):
+        photo = mq.photograph(ink[:15], seed, 5)
+        found = reads(net, CHANGES[change](photo))
+        assert len(found) == 15
+        right = sum(a == b for a, b in zip(found, test_set[1], strict=False))
+        assert right >= 14
+
+
+def test_a_dark_table_does_not_make_the_paper_ink(page, net):
+    """A page that is turned shows its table in four corners."""
+    for degrees in (-12, 12):
+        photo = Image.fromarray(page).rotate(degrees, expand=True, fillcolor=60)
+        assert reads(net, photo) == [7, 2, 1, 0]
+
+
+def test_small_and_large_digits_stand_on_one_line(ink, net):
+    large = torch.nn.functional.interpolate(ink[None, :4], scale_factor=4)[0]
+    small = torch.nn.functional.interpolate(ink[None, :4], scale_factor=2)[0]
+    small = torch.nn.functional.pad(small, (0, 0, 40, 16))
+    line = torch.cat([large[0], small[1], large[2], small[3]], 1)
+    line = torch.nn.functional.pad(line, (40,) * 4)
+    assert reads(net, 1 - 0.9 * line) == [7, 2, 1, 0]
+
+
+def test_a_coffee_ring_is_no_digit(page, net):
+    y, x = np.mgrid[: page.shape[0], : page.shape[1]]
+    ring = np.abs(np.hypot(y - 180, x - 184) - 140) < 5
+    assert reads(net, np.where(ring, 0.75 * page, page)) == [7, 2, 1, 0]
 
 
 def test_light_changes_the_paper_and_not_the_ink(page):
@@ -183,6 +273,7 @@ for x in range(40, 260):
         (WAVES, "nothing that could be a digit"),
         (np.zeros((20, 30, 5)), r"shape \(20, 30, 5\) is no picture"),
         (np.zeros(783), r"shape \(783,\) is no picture"),
+        (np.zeros((3, 1, 28, 28)), "is 3 pictures: give one"),
         (np.zeros((0, 28)), r"shape \(0, 28\) is no picture"),
         (np.full((28, 28), np.nan), "neither 0 to 1"),
         (np.arange(784.0).reshape(28, 28) - 300, "neither 0 to 1"),
@@ -195,6 +286,13 @@ for x in range(40, 260):
 def test_what_shows_no_digit_is_refused_in_a_sentence(source, reason):
     with pytest.raises(ValueError, match=reason):
         mq.read_digits(source)
+
+
+@pytest.mark.parametrize("content", [b"%PDF-1.7 1 0 obj", b"seven", b""])
+def test_a_file_that_only_bears_the_name_of_a_picture_is_refused(content, tmp_path):
+    (tmp_path / "page.png").write_bytes(content)
+    with pytest.raises(ValueError, match=r"page\.png cannot be opened as a picture"):
+        mq.read_digits(tmp_path / "page.png")
 
 
 def test_a_file_that_was_cut_off_is_refused(page, tmp_path):

@@ -128,7 +128,7 @@ def clipped(request, calibration_images):
         weights[name] = mq.quantize_tensor(w, 2, *grid, signed=True, axis=0)
     once = mq.calibrate(net, calibration_images, "mse", NEAR)
     qnet = mq.quantize_net(net, once, 2, NEAR, weights=weights)
-    rounded = mq.rounded_net(net, qnet)
+    rounded = mq.with_weights_of(net, qnet)
     again = mq.calibrate(rounded, calibration_images, "mse", NEAR)
     return net, weights, once, again
 
@@ -152,10 +152,10 @@ def test_ranges_that_were_measured_before_the_weights_were_rounded(
     assert reads[1] > reads[0]
 
 
-def test_a_rounded_net_has_the_integers_weights_and_is_another_network(clipped):
+def test_a_network_with_the_integers_weights_is_another_one(clipped):
     net, weights, once, _ = clipped
     before = copy.deepcopy(net.state_dict())
-    rounded = mq.rounded_net(net, mq.quantize_net(net, once, 2, weights=weights))
+    rounded = mq.with_weights_of(net, mq.quantize_net(net, once, 2, weights=weights))
     for name, layer in mq.read_layers(rounded).items():
         assert torch.equal(layer.weight, mq.dequantize_tensor(weights[name]))
         bias = net.get_submodule(name).bias

@@ -1,6 +1,7 @@
 """Networks are read, not assumed: chains of many kinds, and what is refused."""
 
 import random
+import warnings
 
 import pytest
 import torch
@@ -278,6 +279,13 @@ REFUSED = {
     "cat along 2: only along 1": lambda: Joined(lambda x, y: torch.cat([x, y], 2)),
     "y is a second input": lambda: Two(torch.add),
     "returns more than one tensor": lambda: Both(torch.add),
+    "returns a dict: return one tensor": lambda: sequence(
+        *ended().works, lambda x: {"scores": x}
+    ),
+    "dropout is on in eval mode, too": lambda: ended(conv(), F.dropout),
+    "a DataParallel: give the one in it, .module": lambda: nn.DataParallel(ended()),
+    "a OptimizedModule: give the one in it, ._orig_mod": lambda: torch.compile(ended()),
+    "give the one that was scripted": lambda: torch.jit.ScriptModule(),
     "ceil_mode": lambda: ended(conv(), nn.MaxPool2d(3, ceil_mode=True)),
     "padding or dilation": lambda: ended(conv(), nn.MaxPool2d(2, padding=1)),
     "no Conv2d or Linear": lambda: sequence(nn.Flatten()),
@@ -307,6 +315,22 @@ def test_what_is_not_known_is_named(images, reason):
     net = REFUSED[reason]()
     with pytest.raises(ValueError, match=reason):
         mq.calibrate(net, images)
+
+
+def test_other_ways_to_write_the_same_are_read(images):
+    def scores(x):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # torch guesses dim=1
+            return F.log_softmax(x)
+
+    def dropout(x):
+        return F.dropout2d(x, 0.5, False)
+
+    works = [conv(), torch.relu_, dropout, lambda x: x.float(), nn.Flatten()]
+    net = sequence(*works, nn.LazyLinear(10), scores)
+    net(images)
+    first, *_ = mq.read_parts(net, images)
+    assert first.relu
 
 
 def test_images_that_do_not_fit_are_named(net, images):

@@ -104,12 +104,19 @@ def test_a_bad_checkpoint_is_refused(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="is larger than"):
         mq.load_net(tmp_path / "huge")
     mine = tmp_path / "mine.pt"
+    with pytest.raises(ValueError, match="is missing: look at the path"):
+        mq.load_net(mine)
+    monkeypatch.setattr("mnistq.network.MINE", mine)
     with pytest.raises(ValueError, match="is missing: run notebook 01"):
         mq.load_net(mine)
     for content in (b"", b"not a network", good[: len(good) // 2]):
         mine.write_bytes(content)
-        with pytest.raises(ValueError, match="is not a checkpoint of Net"):
+        with pytest.raises(ValueError, match="is not a checkpoint of Net: it is cut"):
             mq.load_net(mine)
+    with pytest.raises(ValueError, match="OrderedDict: give the name of a file"):
+        mq.load_net(mq.Net().state_dict())
+    with pytest.raises(ValueError, match=r"Net is a class: .* Net\(\)"):
+        mq.load_net(mq.COMMITTED, mq.Net)
 
 
 @pytest.mark.parametrize(
@@ -178,6 +185,11 @@ def test_a_checkpoint_with_a_prefix_that_does_not_fit_names_what_differs(tmp_pat
     torch.save(state, tmp_path / "theirs.pt")
     with pytest.raises(ValueError, match=r"Net: it lacks fc2.bias \(10,\); it has fc3"):
         mq.load_net(tmp_path / "theirs.pt")
+    state = prefixed(mq.Net().state_dict(), "model.")
+    state["loss.weight"] = torch.ones(10)
+    torch.save(state, tmp_path / "theirs.pt")
+    with pytest.raises(ValueError, match=r"Net: it has loss.weight \(10,\), unknown"):
+        mq.load_net(tmp_path / "theirs.pt")
 
 
 def test_safetensors(tmp_path):
@@ -213,6 +225,6 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
             return (open, (str(tmp_path / "ran"), "w"))
 
     torch.save({"conv1.weight": Harmful()}, tmp_path / "bad.pt")
-    with pytest.raises(ValueError, match="is not a checkpoint of Net"):
+    with pytest.raises(ValueError, match=r"it holds a .*open, and only tensors"):
         mq.load_net(tmp_path / "bad.pt")
     assert not (tmp_path / "ran").exists()

@@ -3,9 +3,10 @@
 import pytest
 import torch
 from hands import HANDS, inked
+from matplotlib.figure import Figure
 
 import mnistq_helpers as mq
-from mnistq.playground import said
+from mnistq.playground import draw_answers, said
 
 SEVEN = inked(HANDS["quick"][7], 70, 6)
 THREE = inked(HANDS["round"][3], 70, 6)
@@ -83,9 +84,37 @@ def test_what_differs_from_the_first_network_is_named():
     assert said({"a": 3, "b": 8, "c": 3, "d": 0}) == text
 
 
-def test_codes_are_drawn_for_each_layer(net, ranges):
-    from matplotlib.figure import Figure
+def test_a_format_of_notebook_12_is_a_row_like_any_other(net):
+    form = mq.FORMATS["NVFP4"]
+    weights = {k: form.round(v.weight) for k, v in mq.read_layers(net).items()}
+    rounded = mq.rounded_net(net, weights, form)
+    playground = mq.Playground({"float": net, "NVFP4": rounded})
+    playground.drawing.put(SEVEN)
+    assert playground.answers == {"float": 7, "NVFP4": 7}
 
+
+@pytest.mark.parametrize("count", (2, 17))
+def test_a_row_is_a_quarter_inch_high_however_many_there_are(net, count):
+    playground = mq.Playground({f"{number}": net for number in range(count)})
+    playground.drawing.put(SEVEN)
+    assert playground.image.layout.height == f"{72 + 18 * count}px"
+    figure = Figure(figsize=(4.6, 1 + count / 4))
+    draw_answers(figure, *pictured(net, count))
+    picture, rows = (axis.get_position() for axis in figure.axes)
+    inches = figure.get_figheight()
+    assert rows.height * inches == pytest.approx(count / 4)
+    assert picture.height * inches == pytest.approx(0.72) and rows.y0 > 0
+    assert picture.y1 == pytest.approx(1) and rows.y1 < picture.y0
+
+
+def pictured(net, count):
+    """Return what draw_answers draws: the picture and the scores of count networks."""
+    picture = mq.prepare_digit(SEVEN)
+    scores = net(mq.network_input(picture))[0].detach().softmax(0)
+    return picture, {f"{number}": scores for number in range(count)}
+
+
+def test_codes_are_drawn_for_each_layer(net, ranges):
     figure = Figure()
     x = mq.network_input(mq.prepare_digit(SEVEN))
     codes = mq.quantize_net(net, ranges, 4, 4).codes(x)

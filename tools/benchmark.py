@@ -29,46 +29,13 @@ import numpy as np
 import onnxruntime as ort
 import torch
 from ai_edge_litert.interpreter import Interpreter
-from onnx import TensorProto, helper, numpy_helper
 from tqdm.auto import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import mnistq_helpers as mq
-from mnistq.parts import Flatten
+from tools.float_onnx import float_onnx
 
 PAUSE = 0.01  # seconds; the threads of the engine before go on spinning for a while
-
-
-def float_onnx(net):
-    """Return the content of an ONNX file of the float network, logits out."""
-    x, nodes = "images", []
-
-    def add(kind, inputs, **attributes):
-        output = f"{kind} {len(nodes)}"
-        nodes.append(helper.make_node(kind, inputs, [output], **attributes))
-        return output
-
-    for part in mq.read_parts(net):
-        if isinstance(part, Flatten):
-            x = add("Flatten", [x])
-            continue
-        inputs = [x, f"{part.name}.weight", f"{part.name}.bias"]
-        convolves = part.module.weight.dim() == 4
-        x = add("Conv", inputs) if convolves else add("Gemm", inputs, transB=1)
-        if part.relu:
-            x = add("Relu", [x])
-        if part.pool is not None:
-            kernel, strides = part.pool
-            x = add("MaxPool", [x], kernel_shape=kernel, strides=strides)
-    constants = [
-        numpy_helper.from_array(v.numpy(), n) for n, v in net.state_dict().items()
-    ]
-    image = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 1, 28, 28])
-    logits = helper.make_tensor_value_info(x, TensorProto.FLOAT, ["N", 10])
-    graph = helper.make_graph(nodes, "float", [image], [logits], constants)
-    opset = helper.make_opsetid("", 13)
-    model = helper.make_model(graph, opset_imports=[opset], ir_version=8)
-    return model.SerializeToString()
 
 
 def processor():

@@ -1,5 +1,5 @@
 /* No network: 4,096 products in each round, of two rows that stay in the nearest cache.
-   How long they take is what a network of as many products could hardly beat. */
+   How long they take is what such a loop costs a network of as many products. */
 #include <stdint.h>
 
 #include "types.c"

@@ -17,6 +17,7 @@ from mnistq.exercises.judge import difference, explain, judge
 # the compiler can tell. x << n of a negative x is what everybody expects.
 CHECKED = ["-O1", "-g", "-Wno-error", "-fno-sanitize-recover=all"]
 CHECKED += ["-fsanitize=undefined", "-fno-sanitize=shift-base"]
+CHECKED += ["-Werror=return-type", "-Werror=uninitialized"]  # any number may come out
 MULTIPLY = """\
 #include <stdint.h>
 #include <stdio.h>
@@ -230,7 +231,12 @@ def my_unpack_in_c(answer):
         return case(rng.integers(0, 256, used).tolist(), bits, count)
 
     cases = [
-        (case([200], 8, 1), "A code is itself minus 2**(bits - 1): 200 - 128."),
+        (case([153], 8, 1), "A code is itself minus 2**(bits - 1): 153 - 128."),
+        (
+            case([0x99], 4, 2),
+            "Two codes, 4 bits each and no more, minus 2**(bits - 1): 9 - 8, 9 - 8.",
+        ),
+        (case([0x11], 4, 2), "A code's first bit is its lowest: 1 - 8, twice."),
         (
             case([0x2F], 4, 2),
             "The first code is the lowest 4 bits and no others: 15 - 8, then 2 - 8.",
@@ -242,7 +248,7 @@ def my_unpack_in_c(answer):
         (case([255, 255, 255], 6, 4), "The largest code is 2**bits - 1, all bits 1."),
         (case([0, 128, 7, 1], 5, 6), "Its upper bits are the next byte's lowest."),
     ]
-    for count in (8, 9, 200):  # up to 8 bits and a count that int8 does not hold
+    for count in (8, 9, 300):  # up to 8 bits and a count that uint8 does not hold
         cases += [(example(b, count), f"Look at {b} bits.") for b in range(1, 9)]
     batch = [example(bits, 50_000) for bits in range(1, 9)]
     praise = (

@@ -17,9 +17,9 @@ def my_fewest_bits(answer):
         return min(safe, default=32)
 
     cases = [
+        (({8: 7, 7: 1}, 7), "8 bits read it and 7 misread it: 8 are the fewest."),
         (({8: 7}, 7), "8 bits read it, and there are no fewer."),
         (({8: 7, 7: 7}, 7), "7 bits read it as well: they are fewer."),
-        (({8: 7, 7: 1}, 7), "7 bits misread it: 8 are the fewest."),
         (({8: 1, 7: 1}, 7), "Nobody reads it: that is 32, float's."),
         (({8: 1, 7: 7}, 7), "8 bits misread it: that 7 bits do not is luck."),
         (
@@ -60,6 +60,10 @@ def my_disagreements(answer):
         (
             case([[0.0, 1.0], [1.0, 0.0]], [[0.0, 1.0], [0.0, 1.0]]),
             "Picture 1 is read differently: give its number, in a 1-d tensor.",
+        ),
+        (
+            case([[3.0, 2.0, 1.0]], [[3.0, 1.0, 2.0]]),
+            "Both read 0: what comes after the highest score does not matter.",
         ),
         (
             case(

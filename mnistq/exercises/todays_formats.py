@@ -72,8 +72,13 @@ def my_mxfp4(answer):
             "Give a pair: the byte, the exponent plus 127, and the codes. The power "
             "of 4 is 2, and so is that of 6, the largest number of E2M1.",
         ),
-        ([6.0, 1.0], "The code is the place among the eight numbers, from 0 on."),
-        ([6.0, -2.0], "A negative value has 8 more: the sign is the highest bit."),
+        (
+            [6.0, 1.0],
+            "The power of 6 is 2, rounded down, and the code is the place among the "
+            "eight numbers, from 0 on.",
+        ),
+        ([6.0, -3.0], "A negative value has 8 more: the sign is the highest bit."),
+        ([4.0, 0.0], "0 has the code 0: it is not negative."),
         (
             [1.0],
             "The scale follows the block, a power of two up or down, and each value is "
@@ -118,6 +123,8 @@ def my_paying_groups(answer):
     normal = torch.randn(8, 128, generator=g)
     wide = normal.clone()
     wide[:, 7] = 30.0
+    half = normal[:, :64].clone()
+    half[:, :32] /= 2
     long = torch.randn(4, 1024, generator=g)
     mixed = torch.randn(8, 256, generator=g)
     mixed[:, ::64] *= 5
@@ -130,6 +137,11 @@ def my_paying_groups(answer):
         (
             (wide, 4, [32]),
             "With an outlier in each row groups of 32 pay: give the group's size.",
+        ),
+        (
+            (half, 4, [32]),
+            "A row has a scale of its own, too: what groups cost is their bits(w) less "
+            "the row's.",
         ),
         (
             (wide, 4, [64, 8, 16]),
@@ -145,6 +157,7 @@ def my_paying_groups(answer):
             "A bit is worth 6.02 dB, and the bits are those of bits(w), scales "
             "included, less the row's own.",
         ),
+        ((long, 2, [32]), "With the bits that are given: at 2, groups gain less."),
         ((normal, 8, [8, 16, 32, 64]), "At 8 bits it is the same."),
     ]
     praise = (

@@ -7,14 +7,19 @@ WRONG = {
         ("fewest = 32", "fewest = 8", "that is 32"),
         ("fewest = 32", "fewest = 0", "that is 32"),
         ("            break", "            continue", "is luck"),
-        ("sorted(answers, reverse=True)", "sorted(answers)", "they are fewer"),
+        ("sorted(answers, reverse=True)", "sorted(answers)", "8 are the fewest"),
         ("sorted(answers, reverse=True)", "answers", "in any order"),
         ("sorted(answers, reverse=True)", "range(8, 0, -1)", "no fewer"),
-        ("answers[bits] != label", "answers[bits] == label", "8 bits read it"),
-        ("    return fewest", "    return fewest - 1", "8 bits read it"),
+        ("answers[bits] != label", "answers[bits] == label", "8 are the fewest"),
+        ("    return fewest", "    return fewest - 1", "8 are the fewest"),
         ("            break", "            return bits", "8 are the fewest"),
         ("answers[bits] != label", "not answers[bits]", "8 are the fewest"),
         ("        fewest = bits", "        fewest = min(8, fewest - 1)", "one of the"),
+        (
+            "            break\n        fewest = bits\n    return fewest",
+            "            return fewest\n        fewest = bits",
+            "and there are no fewer",
+        ),
     ],
     "my_disagreements": [
         ("a.argmax(1) != b.argmax(1)", "(a != b).any(1)", "Other scores"),
@@ -25,6 +30,11 @@ WRONG = {
         (".flatten()", ".flatten()[:1]", "not the first alone"),
         ("a.argmax(1) != b.argmax(1)", "a.argmax(1) < b.argmax(1)", "All pictures"),
         (".flatten()", ".squeeze()", "in a 1-d tensor"),
+        (
+            "a.argmax(1) != b.argmax(1)",
+            "(a.argsort(1) != b.argsort(1)).any(1)",
+            "what comes after the highest",
+        ),
     ],
 }
 

@@ -54,6 +54,17 @@ WRONG = {
         ),
         ("x.abs().double() / 2.0**power", "x.abs().double()", "divided by it"),
         ("max(-127, min(127, power))", "power", "does not go below 0"),
+        ("8 * (x < 0)", "8 * (x <= 0)", "0 has the code 0"),
+        (
+            "codes = far.argmin(1) + 8 * (x < 0)",
+            "codes = torch.where(x < 0, 16 - far.argmin(1), far.argmin(1))",
+            "sign is the highest bit",
+        ),
+        (
+            POWER,
+            "int(np.round(np.log2(float(x.abs().max())))) - 2",
+            "rounded down",
+        ),
     ],
     "my_paying_groups": [
         (LISTED, "return max(groups, key=worth)", "give a list"),
@@ -76,6 +87,8 @@ WRONG = {
         ("6.02 * f.bits(w)", "1.0 * f.bits(w)", "worth 6.02 dB"),
         ("groups(bits, group)", "groups(bits, 32)", "groups of 32 pay"),
         ("6.02 * f.bits(w)", "60.2 * f.bits(w)", "groups of 32 pay"),
+        ("groups(bits, group)", "groups(4, group)", "bits that are given"),
+        ("6.02 * f.bits(w)", "6.02 * 16 / (group or 1e9)", "less the row's"),
     ],
 }
 
