@@ -5,29 +5,25 @@ from dataclasses import dataclass
 
 import torch
 
-from mnistq.calibration import range_mse
 from mnistq.errors import (
     energy,
     gain_again,
     grid_errors,
     mean_slope_scatter,
+    narrower_range,
     step_errors,
     stored_weights,
     with_weights_of,
 )
 from mnistq.figures import ACCENT
 from mnistq.layers import read_parts, run_parts
-from mnistq.parts import Layer, tensor_groups
-from mnistq.quantizers import (
-    QTensor,
-    calc_scale_zero_point,
-    dequantize_tensor,
-    snr_db,
-)
+from mnistq.parts import Add, Average, Concat, Layer, tensor_groups
+from mnistq.quantizers import QTensor, dequantize_tensor, snr_db
 from mnistq.weights import quantize_weight
 
 LIMIT = 9  # dB: a step that errs by more than a third of its signal breaks the network
 GAIN = 2  # dB that a range measured again must bring
+KINDS = {Add: "sum", Average: "average", Concat: "joined tensor"}
 Row = namedtuple("Row", "name maker snr own codes clipped mean slope scatter")
 
 
@@ -35,14 +31,14 @@ Row = namedtuple("Row", "name maker snr own codes clipped mean slope scatter")
 class Diagnosis:
     """What diagnose found.
 
-    rows: for each tensor its name, as ranges have it, the layer that made it, the
-    signal-to-noise ratio against float in dB (snr) and of the error that its own step
-    makes (own), the codes in use, the share that is clipped, and of the error x_hat - x
-    its mean (in deviations of x), its slope (x_hat = slope * x + ..., 1 is none) and
-    its scatter (in deviations of x). place: the name of the first tensor to mend, or
-    None. remedy: "range", "bits", "ranges again", "per channel", "bias", "weights",
-    "ReLU", "requantize", "arithmetic" or None. text: that in a sentence. points: x and
-    x_hat at the place, or at the end.
+    rows: for each tensor its name, as ranges have it, what made it (a layer's name,
+    "the sum ...", "the image"), the signal-to-noise ratio against float in dB (snr) and
+    of the error that its own step makes (own), the codes in use, the share that is
+    clipped, and of the error x_hat - x its mean (in deviations of x), its slope
+    (x_hat = slope * x + ..., 1 is none) and its scatter (in deviations of x). place:
+    the name of the first tensor to mend, or None. remedy: "range", "bits", "ranges
+    again", "per channel", "bias", "weights", "ReLU", "requantize", "arithmetic" or
+    None. text: that in a sentence. points: x and x_hat at the place, or at the end.
     """
 
     rows: tuple
@@ -109,21 +105,15 @@ def diagnose(net, qnet, images):
         return Diagnosis(rows, None, None, text, _points(exact, hats, places[-1]))
     remedy, text = place_remedy(places[broken], rows[broken])
     if not alone(rows[broken], places[broken]):
-        together = next(row.name for row in rows if row.snr < LIMIT)
-        text = (
-            f"No step alone falls below {LIMIT} dB, but their errors together do at "
-            f"{together}. Up to there {rows[broken].name} errs most. {text}"
-        )
-    if remedy in ("bits", "range"):
-        last = len(rows) if remedy == "bits" else broken + 1
-        numbers = range(broken, last)
-        with torch.inference_mode():
-            parts = read_parts(with_weights_of(net, qnet), images)
-            again = run_parts(parts, images)
-        found = _range_to_measure_again(numbers, rows, places, exact, again)
-        if found is not None:
-            broken, remedy = found, "ranges again"
-            text = _again_text(rows[broken].name)
+        text = f"{_together(rows, broken)} {text}"
+    elif remedy in ("bits", "range"):
+        later = len(rows) if remedy == "bits" else broken + 1
+        pairs = list(zip(rows, places, strict=True))[broken:later]
+        row = _to_measure_again(net, qnet, images, exact, pairs)
+        if row is rows[broken]:
+            remedy, text = "ranges again", _again_text(row.name)
+        elif row is not None:
+            text = f"{text} Or keep the bits: {_again_text(row.name)}"
     points = _points(exact, hats, places[broken])
     return Diagnosis(rows, rows[broken].name, remedy, text, points)
 
@@ -156,13 +146,19 @@ def _row(place, name, exact, hats):
     x, x_hat = exact[place.tensor].double(), hats[place.tensor].double()
     return Row(
         name,
-        getattr(place.part, "name", place.tensor),
+        _maker(place.part, name),
         snr_db(x, x_hat),
         snr_db(place.wanted, place.made),
         len(place.codes.unique()),
         float((place.errors["range"] != 0).float().mean()),
         *mean_slope_scatter(x, x_hat),
     )
+
+
+def _maker(part, name):
+    if isinstance(part, Layer):
+        return part.name
+    return "the image" if part is None else f"the {KINDS[type(part)]} {name}"
 
 
 def first_broken(rows, places):
@@ -190,21 +186,35 @@ def computes_else(place):
     return float(wrong.float().mean()) > 1e-3
 
 
-def _range_to_measure_again(numbers, rows, places, exact, again):
-    """Return the first of these numbers whose broken tensor gains by it, or None."""
-    for number in numbers:
-        place = places[number]
-        if rows[number].own < LIMIT:
-            gain = gain_again(place, exact[place.tensor], again[place.tensor])
-            if gain >= GAIN:
-                return number
+def _together(rows, worst):
+    """Return in words where the errors of all steps together are too large."""
+    place, name = next(row.name for row in rows if row.snr < LIMIT), rows[worst].name
+    errs = f"Up to there {name} errs most itself."
+    if name == place:
+        errs = "It is also the one that errs most itself."
+    return (
+        f"No layer or sum alone falls below {LIMIT} dB, but their errors together do "
+        f"at {place}. {errs}"
+    )
+
+
+def _to_measure_again(net, qnet, images, exact, pairs):
+    """Return the first row of (row, place) pairs that breaks and gains by it."""
+    with torch.inference_mode():
+        parts = read_parts(with_weights_of(net, qnet), images)
+        again = run_parts(parts, images)
+    for row, place in pairs:
+        x, x_again = exact[place.tensor], again[place.tensor]
+        if row.own < LIMIT and gain_again(place, x, x_again) >= GAIN:
+            return row
     return None
 
 
 def _again_text(name):
     return (
         f"ranges[{name!r}] fits the float network, but rounding the weights has moved "
-        "the values: measure it again on mq.with_weights_of(net, qnet)."
+        "the values: measure it again on mq.with_weights_of(net, qnet), with these "
+        "images."
     )
 
 
@@ -224,11 +234,13 @@ def place_remedy(place, row):
         )
     if cause == "rounding":
         used = f"{name} uses {len(place.codes.unique())} of {2**place.bits} codes"
-        if _narrower_is_better(place):
-            return "range", f"{used}: narrow ranges[{name!r}]."
-        return "bits", (
-            f"{used}, and more are needed: give it more than {place.bits} bits."
-        )
+        low, high, better = narrower_range(place.wanted, place.grid, place.bits)
+        if better:
+            return "range", (
+                f"{used}, and few values reach the outer ones: narrow ranges[{name!r}] "
+                f"to about [{low:.2g}, {high:.2g}]."
+            )
+        return "bits", f"{used}, and more are needed: give it {_more(place.bits)}."
     if cause == "weights":
         return _weight_remedy(place, maker)
     if cause == "bias":
@@ -242,21 +254,21 @@ def place_remedy(place, row):
             f"1/{2 ** int(place.step.shift.min())} of a code, which {2**place.bits} "
             'codes feel: try requantize="float".'
         )
-    below = float(place.made.min()) < 0 and place.part.relu
-    return "ReLU" if below else "arithmetic", (
-        f"{maker} computes something else than the float network"
-        + (", whose ReLU lets nothing below 0 pass: its codes do." if below else ".")
-    )
+    if float(place.made.min()) < 0 and place.part.relu:
+        return "ReLU", (
+            f"{maker} lets codes below 0 pass, which the ReLU of the float network "
+            "does not."
+        )
+    if not isinstance(place.part, Layer):
+        return "arithmetic", (
+            f"{name} is another {KINDS[type(place.part)]} than the float network's: "
+            "look at its grid, and at those of what it is made of."
+        )
+    return "arithmetic", f"{maker} computes something else than the float network."
 
 
-def _narrower_is_better(place):
-    """Return whether the range of least squared error has half the error, or less."""
-    own = calc_scale_zero_point(*range_mse(place.wanted, place.bits), place.bits)
-    now, then = (
-        energy(sum(grid_errors(place.wanted, *grid, 0, 2**place.bits - 1).values()))
-        for grid in (place.grid, own)
-    )
-    return own[0] < place.grid[0] and then < now / 2
+def _more(bits):
+    return f"more than {bits} bit{'s' if bits > 1 else ''}"
 
 
 def _rounds_twice(place):
@@ -291,6 +303,6 @@ def _weight_remedy(place, name):
             "there are: some are far larger than the others of their channel."
         )
     return "bits", (
-        f"The weights of {name} are rounded too coarsely: give them more than "
-        f"{step.weight_bits} bits."
+        f"The weights of {name} are rounded too coarsely: give them "
+        f"{_more(step.weight_bits)}."
     )

@@ -54,6 +54,20 @@ def grid_errors(x, scale, zero_point, low, high):
     return {"range": inside - x, "rounding": rounded - inside}
 
 
+def narrower_range(x, grid, bits):
+    """Return (low, high) of least squared error, and whether it halves a wider one's.
+
+    grid: (scale, zero_point) that x is rounded to so far.
+    """
+    low, high = range_mse(x, bits)
+    own = calc_scale_zero_point(low, high, bits)
+    now, then = (
+        energy(sum(grid_errors(x, *each, 0, 2**bits - 1).values()))
+        for each in (grid, own)
+    )
+    return low, high, own[0] < grid[0] and then < now / 2
+
+
 def energy(error):
     return float(error.double().square().sum())
 

@@ -58,6 +58,7 @@ def my_pooled(answer):
     def place(folded, gamma):
         return torch.where(gamma < 0, folded.argmin(1), folded.argmax(1))
 
+    each = "One number for each channel, [channels], not one for all."
     again = "folded is gamma * x + beta already: give its number as it is."
     mistakes = [
         (place, "Give the number, not the place where it stands."),
@@ -68,6 +69,12 @@ def my_pooled(answer):
         (
             lambda folded, gamma: chosen(folded, gamma, axis=0),
             "A window is a row: look for the largest along the second axis.",
+        ),
+        (lambda folded, gamma: folded.max(), each),
+        (lambda folded, gamma: folded.max() if gamma[0] > 0 else folded.min(), each),
+        (
+            lambda folded, gamma: (folded * gamma.sign()[:, None]).amax(1),
+            "The right one, with the sign of gamma on it: give it as it was.",
         ),
         (lambda folded, gamma: chosen(folded, gamma) * gamma, again),
         (lambda folded, gamma: chosen(folded, gamma) / gamma, again),
@@ -111,6 +118,10 @@ def my_add(answer):
         (
             case([1], (0.3, 0), [1], (0.3, 0), one),
             "Round once, after both are added: rounding each of them errs twice.",
+        ),
+        (
+            case([1], one, [0], one, (2.0, 1)),
+            "A half goes to the even number, and before the zero point is added.",
         ),
         (case([200], one, [100], one, one), "What lies above 255 becomes 255."),
         (

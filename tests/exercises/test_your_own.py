@@ -32,6 +32,11 @@ WRONG = {
             "folded.amin(0), folded.amax(0)",
             "along the second axis",
         ),
+        (
+            "torch.where(gamma < 0, folded.amin(1), folded.amax(1))",
+            "(folded * gamma.sign()[:, None]).amax(1)",
+            "the sign of gamma on it",
+        ),
         ("folded.amax(1))", "folded.amax(1)) * gamma", "already"),
         ("folded.amax(1))", "folded.amax(1)) / gamma", "already"),
     ],
@@ -61,6 +66,8 @@ WRONG = {
         ("qb.int() - zb", "qb.int() - za", "b has a zero point of"),
         ("qa.int() - za", "qa.int() - zb", "a has a zero point of"),
         ("sb * (qb.int() - zb)", "sa * (qb.int() - za)", "b has a grid"),
+        ("torch.round((a + b) / s)", "((a + b) / s + 0.5).floor()", "to the even"),
+        ("torch.round((a + b) / s) + z", "torch.round((a + b) / s + z)", "before the"),
     ],
     "my_culprit": [
         ("return name", "return ratio", "Give the name"),
